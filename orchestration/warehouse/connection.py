@@ -75,7 +75,7 @@ def require_pgvector(connection: psycopg.Connection) -> None:
 def _explain(database: DatabaseSettings, role: str | None, message: str) -> str:
     place = f"{database.host}:{database.port}"
     if "password authentication failed" in message or "no password supplied" in message:
-        return f"Postgres at {place} refused the password of user {database.user!r}: check PGUSER and PGPASSWORD in .env"
+        return f"Postgres at {place} refused the password of user {database.user!r}: check PGPASSWORD in .env"
     if "does not exist" in message:
         what = (
             f"role {role!r}"

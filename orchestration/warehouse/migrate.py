@@ -103,12 +103,10 @@ def migrate(database: DatabaseSettings, migrations: list[Migration] | None = Non
     return applied_now
 
 
-def _run(
-    connection: psycopg.Connection, version: str, text: str, kind: str, checksum: str | None = None
-) -> None:
+def _run(connection: psycopg.Connection, version: str, text: str, kind: str, checksum: str | None = None) -> None:
     try:
         with connection.transaction():
-            connection.execute(text)  # type: ignore[arg-type]
+            connection.execute(text)
             if checksum is not None:
                 connection.execute(
                     "insert into meta.schema_migrations (version, checksum) values (%s, %s) "

@@ -1,7 +1,7 @@
 -- Model registry and vectors. Python writes them; they survive any dbt rebuild and hang on no dbt relation.
 
 create table ml.runs (
-    run_id text primary key check (run_id ~ '^[a-z0-9_-]{1,64}$'),
+    run_id text primary key check (run_id ~ '^[a-z0-9_-]{1,40}$'),
     state text not null check (state in ('candidate', 'active', 'retired', 'rejected')),
     config_name text not null,
     config jsonb not null,
