@@ -75,7 +75,7 @@ class Settings:
     embedded: bool
     external_database: DatabaseSettings | None
     pg_port: int | None
-    environment: Mapping[str, str] = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False, compare=False)
 
     @property
     def is_default_home(self) -> bool:
@@ -109,7 +109,7 @@ class Settings:
 
     @property
     def dbt_target_dir(self) -> Path:
-        """dbt's compiled output and manifest."""
+        """Compiled SQL and manifest of dbt."""
         return self.home / "dbt" / "target"
 
     @property

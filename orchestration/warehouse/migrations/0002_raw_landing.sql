@@ -36,7 +36,8 @@ create table raw_dmm.items (
     ingested_at timestamptz not null default now()
 );
 comment on table raw_dmm.items is
-'Append-only item snapshots; a row is added only when the payload hash differs from the newest one of the same item. Affiliate ids in links are the placeholder {af_id}.';
+'Append-only item snapshots; a row is added only when the payload hash differs from the newest one of the '
+'same item. Affiliate ids in links are the placeholder {af_id}.';
 -- Finds the newest snapshot of an item: for the "did it change" test at landing and for staging.
 create index items_newest on raw_dmm.items (source, service, floor, content_id, fetched_at desc, snapshot_id desc);
 
@@ -52,10 +53,13 @@ create table raw_dmm.quarantine (
     quarantined_at timestamptz not null default now(),
     unique (origin, payload_hash, reason)
 );
-comment on table raw_dmm.quarantine is 'Catalogue rows that could not be read: the row as received (ids masked), a reason code and where it came from.';
+comment on table raw_dmm.quarantine is
+'Catalogue rows that could not be read: the row as received (ids masked), a reason code and where it came '
+'from.';
 
 create table raw_app.quarantine (like raw_dmm.quarantine including all);
-comment on table raw_app.quarantine is 'User, decision and exposure rows that could not be read, with a reason code and where they came from.';
+comment on table raw_app.quarantine is
+'User, decision and exposure rows that could not be read, with a reason code and where they came from.';
 
 create table raw_app.users (
     user_id text primary key check (user_id = btrim(user_id) and user_id <> ''),
@@ -79,7 +83,8 @@ create table raw_app.decisions (
     ingested_at timestamptz not null default now(),
     unique (user_id, content_id, decided_at, decision)
 );
-comment on table raw_app.decisions is 'Append-only like, nope and skip events. Loading the same event twice adds nothing.';
+comment on table raw_app.decisions is
+'Append-only like, nope and skip events. Loading the same event twice adds nothing.';
 
 create table raw_app.exposures (
     exposure_id bigint generated always as identity primary key,
@@ -95,7 +100,8 @@ create table raw_app.exposures (
     ingested_at timestamptz not null default now(),
     unique (user_id, content_id, exposed_at, surface)
 );
-comment on table raw_app.exposures is 'Append-only record of what was shown, at which position, by which policy and with which propensity.';
+comment on table raw_app.exposures is
+'Append-only record of what was shown, at which position, by which policy and with which propensity.';
 
 create table raw_app.excluded_tags (
     user_id text not null,

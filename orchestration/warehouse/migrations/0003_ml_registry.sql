@@ -24,7 +24,9 @@ create table ml.runs (
     closed_at timestamptz,
     check (state <> 'active' or published_at is not null)
 );
-comment on table ml.runs is 'One row per training run: provenance, measured metrics and its place in candidate, active, retired, rejected.';
+comment on table ml.runs is
+'One row per training run: provenance, measured metrics and its place in candidate, active, retired, '
+'rejected.';
 comment on column ml.runs.artifact_path is 'Folder of the run, relative to the artifacts folder.';
 create unique index runs_one_active on ml.runs (state) where state = 'active';
 
@@ -43,7 +45,8 @@ create table ml.active_run (
     run_id text not null references ml.runs (run_id),
     activated_at timestamptz not null default now()
 );
-comment on table ml.active_run is 'The one pointer that readers follow; publishing and rollback are one update of this row.';
+comment on table ml.active_run is
+'The one pointer that readers follow; publishing and rollback are one update of this row.';
 
 create table ml.item_embeddings (
     run_id text not null,
@@ -55,7 +58,9 @@ create table ml.item_embeddings (
     embedded_at timestamptz not null default now(),
     primary key (run_id, item_id)
 ) partition by list (run_id);
-comment on table ml.item_embeddings is 'Unit-norm item vectors, one partition per run. Coordinate 1 carries the popularity prior, 2 fills the norm, 3..768 are learned.';
+comment on table ml.item_embeddings is
+'Unit-norm item vectors, one partition per run. Coordinate 1 carries the popularity prior, 2 fills the '
+'norm, 3..768 are learned.';
 
 create table ml.user_embeddings (
     run_id text not null,
@@ -66,7 +71,8 @@ create table ml.user_embeddings (
     embedded_at timestamptz not null default now(),
     primary key (run_id, user_id)
 ) partition by list (run_id);
-comment on table ml.user_embeddings is 'Unit-norm user vectors, one partition per run, encoded from decisions up to encoded_until.';
+comment on table ml.user_embeddings is
+'Unit-norm user vectors, one partition per run, encoded from decisions up to encoded_until.';
 
 alter table ml.runs owner to trainer;
 alter table ml.run_transitions owner to trainer;

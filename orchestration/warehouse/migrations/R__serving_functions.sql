@@ -69,7 +69,7 @@ stable
 security definer
 set search_path = pg_catalog, public, pg_temp
 set plan_cache_mode = force_custom_plan
-set hnsw.ef_search = 200
+set hnsw.ef_search = 200 -- noqa: PRS
 set hnsw.iterative_scan = strict_order
 as $$
 declare

@@ -1,0 +1,333 @@
+"""`matching …`: the human's door. A command parses arguments, calls one function and prints the result.
+
+Belongs here: words, tables and bars. Does not belong here: logic. Heavy imports sit inside commands, so that
+`matching --help` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from orchestration.progress import ProgressCallback
+
+app = typer.Typer(
+    name="matching",
+    help="Warehouse-native recommender: land a catalogue and decisions, build features, train, publish, serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
+
+
+class TerminalReporter:
+    """Draws one bar per task; prints a plain line per task where the output is no terminal."""
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None) -> Iterator[ProgressCallback]:
+        """Show one task until the context ends."""
+        if not console.is_terminal:
+            import time
+
+            started = time.monotonic()
+            yield lambda done, all_: None
+            console.print(f"  {label}: {time.monotonic() - started:.1f} s")
+            return
+        with Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        ) as progress:
+            bar = progress.add_task(escape(label), total=total)
+            yield lambda done, all_: progress.update(bar, completed=done, total=all_)
+            finished = progress.tasks[0].total or progress.tasks[0].completed or 1
+            progress.update(bar, total=finished, completed=finished)
+
+
+@app.command()
+def up(port: Annotated[int | None, typer.Option(help="Port for a new embedded server.")] = None) -> None:
+    """Start Postgres, create roles and tables, and write .env for dbt and Dagster."""
+    from dataclasses import replace
+
+    from orchestration import installation
+    from orchestration.settings import load_settings
+
+    settings = load_settings()
+    if port is not None:
+        settings = replace(settings, pg_port=port)
+    with TerminalReporter().task("warehouse"):
+        state = installation.up(settings)
+    kind = "embedded" if settings.embedded else "external"
+    console.print(
+        f"[green]✓[/] {kind} Postgres {state.server_version} with pgvector {state.pgvector_version} at "
+        f"{state.database.host}:{state.database.port}, {len(state.applied)} migrations applied"
+    )
+    if not settings.is_default_home:
+        console.print(f"for dbt and Dagster without `matching`: set -a; . {settings.env_file}; set +a")
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded Postgres. Data stays."""
+    from orchestration import installation
+    from orchestration.settings import load_settings
+
+    stopped = installation.down(load_settings())
+    console.print("stopped" if stopped else "no embedded server was running")
+
+
+@app.command()
+def demo(
+    size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
+) -> None:
+    """From raw catalogue to recommendations, on an emulated API and a sample world."""
+    from orchestration.demo import run_demo
+
+    run_demo(size, console, TerminalReporter())
+
+
+@app.command()
+def emulate(
+    size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
+    port: Annotated[int, typer.Option(help="Port to listen on, 0 for any free one.")] = 8055,
+    fault: Annotated[list[str] | None, typer.Option(help="name:probability, e.g. http_500:0.1; repeatable.")] = None,
+    app_files: Annotated[Path | None, typer.Option(help="Also write users, decisions and exposures here.")] = None,
+) -> None:
+    """Run the emulated DMM API over the sample world until Ctrl-C."""
+    from orchestration.demo import emulate_until_interrupted
+
+    emulate_until_interrupted(size, port, fault or [], app_files, console)
+
+
+@app.command()
+def load(
+    items: Annotated[Path | None, typer.Option(help="Items, one DMM ItemList item a line.")] = None,
+    users: Annotated[Path | None, typer.Option(help="user_id, created_at, age_verified.")] = None,
+    decisions: Annotated[Path | None, typer.Option(help="user_id, content_id, decision, decided_at, …")] = None,
+    exposures: Annotated[Path | None, typer.Option(help="user_id, content_id, exposed_at, surface, …")] = None,
+) -> None:
+    """Load JSONL, CSV or Parquet files (also .gz, or - for standard input) into the raw tables."""
+    from orchestration.landing.files import load_files
+    from orchestration.settings import load_settings
+    from orchestration.warehouse.connection import connector
+
+    if not any((items, users, decisions, exposures)):
+        raise typer.BadParameter("name at least one of --items, --users, --decisions, --exposures")
+    database = load_settings().database()
+    with TerminalReporter().task("load") as on_progress:
+        result = load_files(
+            connector(database, "loader"),
+            items=items,
+            users=users,
+            decisions=decisions,
+            exposures=exposures,
+            on_progress=on_progress,
+        )
+    table = Table("file", "offered", "landed", "unchanged", "quarantined")
+    for count in result.counts:
+        table.add_row(
+            count.kind, *(f"{n:,}" for n in (count.offered, count.landed, count.unchanged, count.quarantined))
+        )
+    console.print(table)
+    for count in result.counts:
+        for reason, n in sorted(count.reasons.items()):
+            console.print(f"  quarantined {count.kind}: {reason} × {n:,}")
+
+
+@app.command("list")
+def list_() -> None:
+    """List the named jobs."""
+    _print_jobs("")
+
+
+@app.command()
+def search(word: str) -> None:
+    """Find jobs by a word in name or description."""
+    if not _print_jobs(word):
+        raise _failed(f"no job mentions {word!r}: `matching list` shows all")
+
+
+@app.command()
+def run(
+    name: str,
+    config: Annotated[str, typer.Option(help="Named model configuration.")] = "standard_768",
+    promote: Annotated[str, typer.Option(help="gate: only when it wins; always: whatever the judge says.")] = "gate",
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
+    retrain: Annotated[bool, typer.Option(help="Train even when an equal run exists.")] = False,
+    model_run: Annotated[str | None, typer.Option(help="Run to publish, for job publish.")] = None,
+) -> None:
+    """Run a job to its end, on the instance that the UI shows."""
+    from orchestration.defs.launch import run_job
+    from orchestration.model_runs import model_config
+    from orchestration.reporting import reporting_to
+    from orchestration.settings import load_settings
+
+    op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
+    with reporting_to(TerminalReporter()):
+        outcome = run_job(load_settings(), name, op_config)
+    for step, reason in outcome.failures:
+        errors.print(f"[red]✗[/] {escape(step)}: {escape(reason)}")
+    failed = [check for check in outcome.checks if not check.passed]
+    for check in failed:
+        errors.print(f"[yellow]![/] check {escape(check.name)} on {escape(check.asset)} failed")
+    assets = ", ".join(f"{count} {group}" for group, count in outcome.materialized.items()) or "none"
+    console.print(
+        f"{name}: {'done' if outcome.succeeded else 'failed'}; assets: {assets}; "
+        f"checks: {len(outcome.checks) - len(failed)} passed, {len(failed)} failed; run {outcome.dagster_run_id}"
+    )
+    if not outcome.succeeded:
+        raise typer.Exit(1)
+
+
+@app.command()
+def runs() -> None:
+    """List model runs, newest first."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import registry
+    from orchestration.warehouse.connection import connect
+
+    with connect(load_settings().database(), "analyst") as connection:
+        found = registry.list_runs(connection)
+    table = Table("run", "state", "config", "NDCG@10", "gate", "trained", "published")
+    for one in found:
+        ndcg = (one.metrics or {}).get("candidate", {}).get("ndcg@10")
+        table.add_row(
+            one.run_id,
+            one.state,
+            one.config_name,
+            "" if ndcg is None else f"{ndcg:.4f}",
+            "" if one.gate_passed is None else ("passed" if one.gate_passed else "failed"),
+            f"{one.created_at:%Y-%m-%d %H:%M}",
+            f"{one.published_at:%Y-%m-%d %H:%M}" if one.published_at else "",
+        )
+    console.print(table)
+
+
+@app.command()
+def publish(
+    run_id: str,
+    promote: Annotated[str, typer.Option(help="gate: only when it won; always: whatever the judge said.")] = "gate",
+) -> None:
+    """Publish a trained run and, if the gate allows, serve it."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import registry
+    from orchestration.warehouse.connection import connect
+
+    with connect(load_settings().database(), "trainer") as connection:
+        registry.get_run(connection, run_id)
+    run("publish", promote=promote, model_run=run_id)
+
+
+@app.command()
+def recommend(
+    user_id: Annotated[str | None, typer.Argument(help="The user; or --all.")] = None,
+    limit: Limit = 20,
+    everyone: Annotated[bool, typer.Option("--all", help="Every age-verified user.")] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV for --all: user_id,content_id,rank,score.")] = None,
+) -> None:
+    """Show what a user is recommended, or write the lists of all users."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import serving
+
+    database = load_settings().database()
+    if everyone:
+        if out is None:
+            raise typer.BadParameter("--all needs --out FILE")
+        with TerminalReporter().task("recommend") as on_progress:
+            users, rows = serving.write_all(database, limit, out, on_progress)
+        console.print(f"{rows:,} recommendations for {users:,} users → {out}")
+        return
+    if user_id is None:
+        raise typer.BadParameter("name a user, or use --all --out FILE")
+    _print_items(serving.recommend(database, user_id, limit))
+
+
+@app.command()
+def similar(content_id: str, limit: Limit = 20) -> None:
+    """Show items like one item."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import serving
+
+    _print_items(serving.similar_items(load_settings().database(), content_id, limit))
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
+    """Open the Dagster UI on this installation."""
+    from orchestration.installation import child_environment
+    from orchestration.settings import REPO_ROOT, load_settings
+
+    environment = {**os.environ, **child_environment(load_settings())}
+    command = [str(Path(sys.executable).with_name("dagster")), "dev", "-h", "127.0.0.1", "-p", str(port)]
+    raise typer.Exit(subprocess.run(command, cwd=REPO_ROOT, env=environment, check=False).returncode)
+
+
+def _print_jobs(word: str) -> int:
+    from orchestration.defs.launch import list_jobs
+
+    found = [job for job in list_jobs() if word.lower() in f"{job.name} {job.description}".lower()]
+    if found:
+        table = Table("job", "what it does")
+        for job in found:
+            table.add_row(job.name, job.description)
+        console.print(table)
+    return len(found)
+
+
+def _print_items(rows: list) -> None:
+    table = Table("#", "content_id", "title", "score", "source", "reason")
+    for row in rows:
+        table.add_row(str(row.rank), row.content_id, row.title, f"{row.score:.3f}", row.source, row.reason)
+    console.print(table)
+    if rows:
+        console.print(f"[dim]model run {rows[0].model_run}[/]")
+
+
+def _failed(message: str) -> typer.Exit:
+    errors.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+    return typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; known errors end as one line and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        errors.print("interrupted; everything committed so far is kept, run the same command again to go on")
+        raise SystemExit(130) from None
+    except Exception as error:
+        if not _is_known(error):
+            raise
+        _failed(str(error))
+        raise SystemExit(1) from None
+
+
+def _is_known(error: Exception) -> bool:
+    """Whether an error's own message is meant for the person at the terminal."""
+    return type(error).__module__.split(".")[0] in (
+        "orchestration",
+        "ml",
+        "expectations",
+    )
+
+
+if __name__ == "__main__":
+    main()
