@@ -1,0 +1,57 @@
+"""Do decisions find their items? Rules about `marts.fct_decisions`, where events without an item stay visible.
+
+The feature tables hold joined events only; what was lost on the way can be seen nowhere else.
+"""
+
+from __future__ import annotations
+
+from great_expectations import ExpectationSuite
+
+from expectations.custom import failing_share, statistic
+from expectations.parameters import GateParameters
+
+COLUMNS = ("unjoined_reason", "decided_at", "decision")
+
+
+def build(_parameters: GateParameters) -> ExpectationSuite:
+    """Return the suite. An item blocked by content policy is a decision of ours and never a fault."""
+    unknown = "unjoined_reason is not distinct from 'content_id_unknown'"
+    return ExpectationSuite(
+        name="fct_decisions",
+        expectations=[
+            # An earlier system trained on 46 % of its decisions, with the rest dropped in silence.
+            failing_share(
+                "decisions_find_items",
+                unknown,
+                max_share=0.3,
+                why="more than three decisions in ten are about items the catalogue does not know",
+            ),
+            failing_share(
+                "decisions_mostly_find_items",
+                unknown,
+                max_share=0.05,
+                severity="warning",
+                why="more than one decision in twenty is about an item the catalogue does not know",
+            ),
+            # A broken id format touches new events first; in a year of history its share stays small for weeks.
+            statistic(
+                "recent_decisions_find_items",
+                f"select avg(({unknown})::int) as observed from "  # noqa: S608 - constants of this module
+                "(select unjoined_reason, decided_at, max(decided_at) over () as newest from {batch}) as dated "
+                "where decided_at > newest - interval '7 days' having count(*) >= 100",
+                max_value=0.5,
+                null_passes=True,
+                why="most decisions of the newest week are about unknown items: an id format has changed",
+            ),
+            # A client that stops sending one of its buttons: still valid rows, other labels.
+            statistic(
+                "recent_decisions_have_likes",
+                "select avg((decision = 'like')::int) as observed from "
+                "(select decision, decided_at, max(decided_at) over () as newest from {batch}) as dated "
+                "where decided_at > newest - interval '7 days' having count(*) >= 200",
+                min_value=0.005,
+                null_passes=True,
+                why="the newest week has practically no like: a client has stopped sending them",
+            ),
+        ],
+    )
