@@ -35,6 +35,34 @@ errors = Console(stderr=True, highlight=False)
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[Path]:
+    """Send what libraries write to standard output and error to a log file; our own consoles stay on the terminal.
+
+    TensorFlow and dbt write below Python's streams, so the file descriptors themselves are moved.
+    """
+    from orchestration.settings import load_settings
+
+    folder = load_settings().home / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {stream: os.dup(stream) for stream in (1, 2)}
+    with log.open("ab") as sink, os.fdopen(saved[1], "w") as out, os.fdopen(saved[2], "w") as err:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        console.file, errors.file = out, err
+        try:
+            yield log
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[1], 1)
+            os.dup2(saved[2], 2)
+            console.file, errors.file = sys.stdout, sys.stderr
+
+
 class TerminalReporter:
     """Draws one bar per task; prints a plain line per task where the output is no terminal."""
 
@@ -101,7 +129,8 @@ def demo(
     """From raw catalogue to recommendations, on an emulated API and a sample world."""
     from orchestration.demo import run_demo
 
-    run_demo(size, console, TerminalReporter())
+    with quiet("demo"):
+        run_demo(size, console, TerminalReporter())
 
 
 @app.command()
@@ -126,30 +155,30 @@ def load(
 ) -> None:
     """Load JSONL, CSV or Parquet files (also .gz, or - for standard input) into the raw tables."""
     from orchestration.landing.files import load_files
-    from orchestration.settings import load_settings
+    from orchestration.settings import DMM_IDS, load_settings
     from orchestration.warehouse.connection import connector
 
     if not any((items, users, decisions, exposures)):
         raise typer.BadParameter("name at least one of --items, --users, --decisions, --exposures")
-    database = load_settings().database()
+    settings = load_settings()
     with TerminalReporter().task("load") as on_progress:
         result = load_files(
-            connector(database, "loader"),
+            connector(settings.database(), "loader"),
             items=items,
             users=users,
             decisions=decisions,
             exposures=exposures,
+            secrets=tuple(filter(None, (settings.environment.get(name) for name in DMM_IDS))),
             on_progress=on_progress,
         )
-    table = Table("file", "offered", "landed", "unchanged", "quarantined")
-    for count in result.counts:
-        table.add_row(
-            count.kind, *(f"{n:,}" for n in (count.offered, count.landed, count.unchanged, count.quarantined))
-        )
+    table = Table("kind", "file", "offered", "landed", "unchanged", "quarantined")
+    for kind, count in result.files.items():
+        numbers = (count.offered, count.landed, count.unchanged, count.quarantined)
+        table.add_row(kind, count.file, *(f"{n:,}" for n in numbers))
     console.print(table)
-    for count in result.counts:
-        for reason, n in sorted(count.reasons.items()):
-            console.print(f"  quarantined {count.kind}: {reason} × {n:,}")
+    for kind, count in result.files.items():
+        for reason, n in sorted(count.quarantined_by_reason.items()):
+            console.print(f"  quarantined {kind}: {reason} × {n:,}")
 
 
 @app.command("list")
@@ -181,7 +210,7 @@ def run(
     from orchestration.settings import load_settings
 
     op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
-    with reporting_to(TerminalReporter()):
+    with quiet(name if name.isidentifier() else "run") as log, reporting_to(TerminalReporter()):
         outcome = run_job(load_settings(), name, op_config)
     for step, reason in outcome.failures:
         errors.print(f"[red]✗[/] {escape(step)}: {escape(reason)}")
@@ -194,6 +223,7 @@ def run(
         f"checks: {len(outcome.checks) - len(failed)} passed, {len(failed)} failed; run {outcome.dagster_run_id}"
     )
     if not outcome.succeeded:
+        errors.print(f"[dim]details: the Dagster UI (`matching ui`) and {log}[/]", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -208,7 +238,8 @@ def runs() -> None:
         found = registry.list_runs(connection)
     table = Table("run", "state", "config", "NDCG@10", "gate", "trained", "published")
     for one in found:
-        ndcg = (one.metrics or {}).get("candidate", {}).get("ndcg@10")
+        rows = (one.metrics or {}).get("rows", {})
+        ndcg = rows.get("two-tower", {}).get("metrics", {}).get("ndcg@10", {}).get("mean")
         table.add_row(
             one.run_id,
             one.state,
@@ -314,19 +345,14 @@ def main() -> None:
         errors.print("interrupted; everything committed so far is kept, run the same command again to go on")
         raise SystemExit(130) from None
     except Exception as error:
-        if not _is_known(error):
+        package = type(error).__module__.split(".")[0]
+        if package == "psycopg":
+            _failed(f"the warehouse refused: {str(error).splitlines()[0]}")
+        elif package in ("orchestration", "ml", "expectations"):  # their messages are written for this reader
+            _failed(str(error))
+        else:
             raise
-        _failed(str(error))
         raise SystemExit(1) from None
-
-
-def _is_known(error: Exception) -> bool:
-    """Whether an error's own message is meant for the person at the terminal."""
-    return type(error).__module__.split(".")[0] in (
-        "orchestration",
-        "ml",
-        "expectations",
-    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def run_demo(size: str, console: Console, reporter: Reporter) -> None:
         _headline(console, 3, "Features, gates, training, judging, publishing")
         outcomes["full"] = _checked(run_job(settings, "full", model_config("standard_768")))
     _headline(console, 4, "What came out")
-    _print_landing(console, outcomes["dmm_sync"].metadata.get("raw_dmm/items", {}), loaded.counts)
+    _print_landing(console, outcomes["dmm_sync"].metadata.get("raw_dmm/items", {}), loaded.files)
     _print_build(console, outcomes["full"])
     _print_model(console, settings)
     _print_recommendations(console, settings)
@@ -139,13 +139,11 @@ def _headline(console: Console, number: int, text: str) -> None:
     console.print(f"\n[bold cyan]{number}[/] [bold]{text}[/]")
 
 
-def _print_landing(console: Console, items: dict[str, Any], counts: list[Any]) -> None:
+def _print_landing(console: Console, items: dict[str, Any], files: dict[str, Any]) -> None:
     table = Table("landed", "offered", "new", "unchanged", "quarantined", title="Rows landed", title_justify="left")
     table.add_row("items", *(f"{items.get(name, 0):,}" for name in ("offered", "added", "unchanged", "quarantined")))
-    for count in counts:
-        table.add_row(
-            count.kind, *(f"{n:,}" for n in (count.offered, count.landed, count.unchanged, count.quarantined))
-        )
+    for kind, count in files.items():
+        table.add_row(kind, *(f"{n:,}" for n in (count.offered, count.landed, count.unchanged, count.quarantined)))
     console.print(table)
 
 
@@ -170,16 +168,18 @@ def _print_model(console: Console, settings: Settings) -> None:
         run = registry.active_run(connection)
     if run is None or run.metrics is None:
         raise DemoError("no run is active after the demo: `matching runs` shows why")
-    table = Table("who", "NDCG@10", "95 %", "Recall@20", "coverage@10", title=f"Held-out time: run {run.run_id}")
-    table.title_justify = "left"
-    for name, row in run.metrics["rows"].items():
-        low, high = row["ndcg@10_interval"]
+    table = Table("who", "NDCG@10", "95 %", "Recall@20", "coverage@10", "top-3 makers")
+    table.title, table.title_justify = f"Judged on held-out time: run {run.run_id}", "left"
+    best_first = sorted(run.metrics["rows"].items(), key=lambda row: -row[1]["metrics"]["ndcg@10"]["mean"])
+    for name, row in best_first:
+        ndcg = row["metrics"]["ndcg@10"]
         table.add_row(
             name,
-            f"{row['ndcg@10']:.4f}",
-            f"{low:.4f} to {high:.4f}",
-            f"{row['recall@20']:.4f}",
-            f"{row['coverage@10']:.3f}",
+            f"{ndcg['mean']:.4f}",
+            f"{ndcg['low']:.4f} to {ndcg['high']:.4f}",
+            f"{row['metrics']['recall@20']['mean']:.4f}",
+            f"{row['lists']['coverage@10']:.3f}",
+            f"{row['lists']['top3_maker_share']:.3f}",
         )
     console.print(table)
     console.print(f"gate: {'passed' if run.gate_passed else 'failed'}, {run.gate_reason}")

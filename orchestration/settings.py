@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 DBT_PROJECT_DIR = REPO_ROOT / "dbt_project"
+DMM_IDS = ("DMM_API_ID", "DMM_AFFILIATE_ID")
 EMULATED_API_ID = "emulated-api-id"
 EMULATED_AFFILIATE_ID = "emulated-990"
 DMM_BASE_URL = "https://api.dmm.com/affiliate/v3"
@@ -142,7 +143,7 @@ class Settings:
             SettingsError: The ids are missing, or a number is not a number.
         """
         env = self.environment
-        missing = [name for name in ("DMM_API_ID", "DMM_AFFILIATE_ID") if not env.get(name)]
+        missing = [name for name in DMM_IDS if not env.get(name)]
         if missing:
             raise SettingsError(
                 f"{' and '.join(missing)} not set: put your DMM Affiliate API ids into .env, "

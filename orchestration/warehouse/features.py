@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psycopg
 
 from ml.contracts import TABLES
-from ml.datasets import Dataset, Histories, dataset_from_columns, histories_from_lists, items_from_columns
+from ml.datasets import Dataset, Histories, ItemTable, dataset_from_columns, histories_from_lists, items_from_columns
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.copying import read_columns
 
@@ -34,10 +34,19 @@ def read_dataset(connection: psycopg.Connection) -> Dataset:
     Raises:
         WarehouseError: The feature tables were never built.
     """
-    items = _read(connection, "feat_items", "item_id")
+    items = read_items(connection)
     users = _read(connection, "feat_users", "user_id")
     examples = _read(connection, "feat_training_examples", "user_id, sequence")
-    return dataset_from_columns(items_from_columns(items), examples, users["user_id"])
+    return dataset_from_columns(items, examples, users["user_id"])
+
+
+def read_items(connection: psycopg.Connection) -> ItemTable:
+    """Read all items, sorted by item id.
+
+    Raises:
+        WarehouseError: The feature tables were never built.
+    """
+    return items_from_columns(_read(connection, "feat_items", "item_id"))
 
 
 def read_histories(connection: psycopg.Connection, item_index: dict[str, int]) -> UserHistories:

@@ -156,6 +156,11 @@ def equal_run(connection: psycopg.Connection, provenance: Provenance) -> Run | N
     )
 
 
+def adopt(connection: psycopg.Connection, run_id: str, dagster_run_id: str) -> None:
+    """Let a later Dagster run go on with a run that is there already. The caller commits."""
+    connection.execute("update ml.runs set dagster_run_id = %s where run_id = %s", [dagster_run_id, run_id])
+
+
 def mark_published(connection: psycopg.Connection, run_id: str) -> None:
     """Record that a run's vectors are complete and validated. The caller commits."""
     connection.execute("update ml.runs set published_at = now() where run_id = %s", [run_id])

@@ -101,7 +101,7 @@ def _recommend(connection: psycopg.Connection, user_id: str, limit: int) -> list
 def _call(connection: psycopg.Connection, query: str, values: list[Any]) -> list[ServedItem]:
     with connection.cursor(row_factory=class_row(ServedItem)) as cursor:
         try:
-            return cursor.execute(query, values).fetchall()  # type: ignore[arg-type]
+            return cursor.execute(query, values).fetchall()
         except (
             psycopg.errors.NoDataFound,
             psycopg.errors.InsufficientPrivilege,

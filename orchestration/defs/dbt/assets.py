@@ -1,0 +1,41 @@
+"""Every dbt model, seed and test as assets and asset checks."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource, dbt_assets
+
+from orchestration.defs.dbt.project import DBT_PROJECT, Translator
+from orchestration.installation import child_environment
+from orchestration.reporting import current_reporter
+from orchestration.settings import Settings
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for the child process that dbt runs in, and put everything back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@dbt_assets(manifest=DBT_PROJECT.manifest_path, project=DBT_PROJECT, dagster_dbt_translator=Translator())
+def dbt_models(
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, settings: dg.ResourceParam[Settings]
+) -> Iterator[Any]:
+    """Build and test the dbt project: raw → staging → intermediate → marts → features."""
+    total = len(context.selected_asset_keys) + len(context.selected_asset_check_keys)
+    with _environment(child_environment(settings)), current_reporter().task("dbt build", total) as on_progress:
+        for done, event in enumerate(dbt.cli(["build"], context=context).stream().fetch_row_counts(), start=1):
+            on_progress(done, total)
+            yield event

@@ -1,0 +1,73 @@
+"""Great Expectations gates as asset checks: critical failures block, warnings warn.
+
+Belongs here: mapping a gate's outcome to Dagster. Does not belong here: rules (see `expectations`).
+"""
+
+import functools
+from collections.abc import Iterator
+
+import dagster as dg
+
+from expectations.checkpoints import GATES, Gate
+from expectations.runner import GateOutcome, GateRunner
+from orchestration.model_runs import run_in_progress
+from orchestration.reporting import current_reporter
+from orchestration.settings import Settings
+
+
+@functools.cache
+def gate_runner(settings: Settings) -> GateRunner:
+    """Return the one runner of this process: a context is costly to build."""
+    return GateRunner(settings.database().url("postgresql+psycopg2", role="trainer"), settings.gx_dir)
+
+
+def gate_results(gate: Gate, outcome: GateOutcome) -> Iterator[dg.AssetCheckResult]:
+    """Turn one outcome into the blocking check and the warning check."""
+    key = dg.AssetKey(gate.relation.split("."))
+    metadata = {
+        "expectations": dg.MetadataValue.md(outcome.table()),
+        "data docs": dg.MetadataValue.path(str(outcome.docs_path)),
+    }
+    for name, failures, severity in (
+        (f"gx_{gate.name}", outcome.critical_failures, dg.AssetCheckSeverity.ERROR),
+        (f"gx_{gate.name}_warnings", outcome.warnings, dg.AssetCheckSeverity.WARN),
+    ):
+        yield dg.AssetCheckResult(
+            asset_key=key,
+            check_name=name,
+            passed=not failures,
+            severity=severity,
+            description=outcome.summary(),
+            metadata=metadata,
+        )
+
+
+def build_gate_check(gate: Gate) -> dg.AssetChecksDefinition:
+    """Return the two checks of a gate, made by one run of it."""
+    key = dg.AssetKey(gate.relation.split("."))
+
+    @dg.multi_asset_check(
+        name=f"gate_{gate.name}",
+        specs=[
+            dg.AssetCheckSpec(f"gx_{gate.name}", asset=key, blocking=True, description="Critical expectations."),
+            dg.AssetCheckSpec(f"gx_{gate.name}_warnings", asset=key, description="Expectations worth a look."),
+        ],
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, settings: dg.ResourceParam[Settings]
+    ) -> Iterator[dg.AssetCheckResult]:
+        runner = gate_runner(settings)
+        with current_reporter().task(f"gate {gate.name}"):
+            run_id = run_in_progress(settings, context.run.run_id).run_id if gate.by_run else None
+            outcome = runner.run(gate.name, run_id=run_id)
+            runner.build_docs()
+        context.log.info(outcome.summary())
+        yield from gate_results(gate, outcome)
+
+    return check
+
+
+@dg.definitions
+def gates() -> dg.Definitions:
+    """Build the checks of every gate."""
+    return dg.Definitions(asset_checks=[build_gate_check(gate) for gate in GATES.values()])

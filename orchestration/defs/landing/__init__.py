@@ -1,0 +1,1 @@
+"""Dagster definitions that bring data in: the catalogue sync, and what the app writes."""

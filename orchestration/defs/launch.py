@@ -1,0 +1,143 @@
+"""Running a named job in this process, on the instance that the UI shows, and telling in plain values how it went.
+
+Belongs here: the bridge from the command line to Dagster. Does not belong here: what jobs do.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from orchestration.installation import child_environment
+from orchestration.settings import Settings
+
+
+class UnknownJobError(RuntimeError):
+    """There is no job of that name; the message lists those there are."""
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """A job as a person may pick it."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One asset check after a run."""
+
+    asset: str
+    name: str
+    passed: bool
+    is_blocking: bool
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a run ended.
+
+    Attributes:
+        dagster_run_id: To find it in the UI.
+        succeeded: Whether every step did.
+        failures: Step name and one line that says why, for steps that failed by themselves.
+        materialized: Assets per group.
+        checks: Every asset check that was judged.
+        metadata: Metadata of each materialization, by asset.
+    """
+
+    dagster_run_id: str
+    succeeded: bool
+    failures: list[tuple[str, str]]
+    materialized: dict[str, int]
+    checks: list[CheckOutcome]
+    metadata: dict[str, dict[str, Any]]
+
+
+def list_jobs() -> list[JobSummary]:
+    """Return every named job, by name."""
+    jobs = [job for job in _definitions().resolve_all_job_defs() if not job.name.startswith("__")]
+    return sorted((JobSummary(job.name, job.description or "") for job in jobs), key=lambda job: job.name)
+
+
+def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] | None = None) -> JobOutcome:
+    """Run a job to its end.
+
+    Args:
+        settings: The installation to act on.
+        name: A job of `list_jobs`.
+        op_config: Configuration by op name; entries for ops the job does not hold are left out.
+
+    Raises:
+        UnknownJobError: There is no such job.
+    """
+    os.environ.update(child_environment(settings))  # Dagster reads its instance and dbt its login from there
+    known = [job.name for job in list_jobs()]
+    if name not in known:
+        raise UnknownJobError(f"there is no job {name!r}; there are {', '.join(known)}")
+    definitions = _definitions()
+    job = definitions.resolve_job_def(name)
+    ops = {node.name for node in job.nodes}
+    run_config = {
+        "ops": {op: {"config": config} for op, config in (op_config or {}).items() if op in ops},
+        # The event log keeps everything; the terminal belongs to the reporter.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    with dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(run_config=run_config, instance=instance, raise_on_error=False)
+    groups = {key: spec.group_name or "default" for spec in definitions.resolve_all_asset_specs() for key in [spec.key]}
+    blocking = {
+        check.key: check.blocking
+        for checks in definitions.resolve_asset_graph().assets_defs
+        for check in checks.check_specs
+    }
+    materializations = [
+        event.step_materialization_data.materialization for event in result.get_asset_materialization_events()
+    ]
+    return JobOutcome(
+        dagster_run_id=result.run_id,
+        succeeded=result.success,
+        failures=_failures(result),
+        materialized=dict(Counter(groups.get(m.asset_key, "default") for m in materializations)),
+        checks=[
+            CheckOutcome(
+                evaluation.asset_key.to_user_string(),
+                evaluation.check_name,
+                evaluation.passed,
+                blocking.get(evaluation.asset_check_key, False),
+            )
+            for evaluation in result.get_asset_check_evaluations()
+        ],
+        metadata={
+            m.asset_key.to_user_string(): {name: value.value for name, value in m.metadata.items()}
+            for m in materializations
+        },
+    )
+
+
+def _definitions() -> dg.Definitions:
+    from orchestration.definitions import defs
+
+    return defs() if callable(defs) else defs
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str]]:
+    failures = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            failures.append((event.step_key or "?", _one_line(error.message) if error else "no reason given"))
+    return failures
+
+
+def _one_line(message: str) -> str:
+    """Return the line of an error that says what happened, without the name of its class."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()] or ["no reason given"]
+    text = lines[-1] if lines[0].endswith(":") else lines[0]
+    kind, colon, rest = text.partition(": ")
+    return rest if colon and " " not in kind else text

@@ -1,0 +1,1 @@
+"""Dagster definitions from a judged recipe to vectors that are served."""

@@ -1,0 +1,318 @@
+"""From feature tables to a served model, one function per step, handing over by the run's row in `ml.runs`.
+
+Belongs here: the order of reading, judging, training, exporting, publishing and activating, and what each step
+records. Does not belong here: how to do any of them (ml, warehouse), or when (defs, cli).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestration.reporting import current_reporter
+from orchestration.settings import REPO_ROOT, Settings
+from orchestration.warehouse import registry
+from orchestration.warehouse.connection import connect
+
+if TYPE_CHECKING:
+    from ml.encoding import ItemVectors
+    from orchestration.warehouse.features import UserHistories
+    from orchestration.warehouse.vectors import Published
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PARITY_USERS = 50
+
+
+class ModelRunError(RuntimeError):
+    """A step of a model run cannot go on; one clear line."""
+
+
+class NotPromotedError(ModelRunError):
+    """The candidate did not pass the gate; what was active stays active."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The exported user tower and how it compares with the model it came from."""
+
+    folder: Path
+    parity: str
+    max_abs_difference: float | None
+
+
+def model_config(
+    config: str, promote: str = "gate", seed: int = 0, retrain: bool = False, run_id: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return the op configuration of a job that trains or publishes.
+
+    Raises:
+        ModelRunError: `promote` is neither gate nor always.
+    """
+    if promote not in ("gate", "always"):
+        raise ModelRunError(f"--promote must be gate or always, not {promote!r}")
+    chosen = {"run_id": run_id}
+    return {
+        "ml__judgement": {"config_name": config, "seed": seed, "retrain": retrain},
+        "ml__vectors": chosen,
+        "ml__active_run": chosen | {"promote": promote},
+    }
+
+
+def run_in_progress(settings: Settings, dagster_run_id: str, run_id: str | None = None) -> registry.Run:
+    """Return the model run a step works on: the one named, else this Dagster run's own, else the newest candidate.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    with connect(settings.database(), "trainer") as connection:
+        if run_id is not None:
+            return registry.get_run(connection, run_id)
+        return registry.run_of_dagster_run(connection, dagster_run_id) or registry.newest_candidate(connection)
+
+
+def adopt_run(settings: Settings, run: registry.Run, dagster_run_id: str) -> None:
+    """Make a named run the one that the later steps of this Dagster run work on."""
+    with connect(settings.database(), "trainer") as connection:
+        registry.adopt(connection, run.run_id, dagster_run_id)
+
+
+def judge_candidate(
+    settings: Settings, config_name: str, seed: int, retrain: bool, dagster_run_id: str
+) -> tuple[registry.Run, bool]:
+    """Judge a configuration on held-out time and register the candidate, or find an equal run judged before.
+
+    Returns:
+        The run, and whether it was there already. Equal means: same configuration, seed, data, contract and code.
+
+    Raises:
+        NotEnoughDataError: There is nothing to train on.
+        ConfigError: There is no such configuration.
+    """
+    from ml.config import load_config
+    from ml.contracts import contract_hash
+    from ml.evaluation.protocol import judge
+    from orchestration.warehouse.features import read_dataset
+
+    config = load_config(config_name)
+    reporter = current_reporter()
+    with connect(settings.database(), "trainer") as connection, reporter.task("read features"):
+        dataset = read_dataset(connection)
+    provenance = registry.Provenance(
+        config_name=config_name,
+        config=config.as_dict(),
+        seed=seed,
+        data_hash=dataset.hash(),
+        contract_hash=contract_hash(),
+        dbt_manifest_hash=_file_hash(settings.dbt_target_dir / "manifest.sha256"),
+        git_sha=code_version(),
+    )
+    if not retrain:
+        with connect(settings.database(), "trainer") as connection:
+            equal = registry.equal_run(connection, provenance)
+            if equal is not None:
+                registry.adopt(connection, equal.run_id, dagster_run_id)
+                return equal, True
+    with reporter.task("judge on held-out time", 100) as on_progress:
+        judgement = judge(dataset, config, seed, on_progress)
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{config_name}-{secrets.token_hex(2)}"
+    trained_until = EPOCH + timedelta(microseconds=int(dataset.decisions.decided_at.max()))
+    with connect(settings.database(), "trainer") as connection:
+        registry.register_candidate(connection, run_id, provenance, trained_until, dagster_run_id)
+        registry.record_judgement(connection, run_id, judgement.as_dict(), judgement.gate_passed, judgement.gate_reason)
+        return registry.get_run(connection, run_id), False
+
+
+def train_run(settings: Settings, run: registry.Run) -> Path:
+    """Train the judged configuration on everything up to now and write the run's folder; a complete one is kept.
+
+    Raises:
+        ModelRunError: The feature tables changed since the run was judged.
+    """
+    from ml import artifacts
+    from ml.config import config_from_dict
+    from ml.evaluation.report import render_report
+    from ml.training import train
+    from orchestration.warehouse.features import read_dataset
+
+    folder = settings.artifacts_dir / run.artifact_path
+    if folder.exists():
+        return folder
+    if run.metrics is None:
+        raise ModelRunError(f"run {run.run_id} was never judged")
+    with connect(settings.database(), "trainer") as connection:
+        dataset = read_dataset(connection)
+    if dataset.hash() != run.data_hash:
+        raise ModelRunError(f"the feature tables changed since run {run.run_id} was judged: judge and train anew")
+    epochs = int(run.metrics["epochs"])
+    with current_reporter().task("train on everything", epochs) as on_progress:
+        model = train(dataset, config_from_dict(run.config), run.seed, epochs=epochs, on_progress=on_progress)
+    provenance = {
+        "run_id": run.run_id,
+        "config_name": run.config_name,
+        "data_hash": run.data_hash,
+        "dbt_manifest_hash": run.dbt_manifest_hash,
+        "git_sha": run.git_sha,
+        "metrics": run.metrics,
+    }
+    artifacts.save(folder, model, provenance)
+    (folder / "report.html").write_text(render_report(provenance), encoding="utf-8")
+    return folder
+
+
+def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
+    """Export the user tower for browsers and compare it with the model, in Node where there is one.
+
+    Raises:
+        ModelRunError: The bundle computes something else than the model.
+    """
+    from ml import artifacts, tfjs
+    from ml.encoding import encode_items, tower_inputs
+    from ml.errors import NodeMissingError
+
+    folder = settings.artifacts_dir / run.artifact_path
+    model = artifacts.load(folder)
+    reporter = current_reporter()
+    with reporter.task("export browser bundle"):
+        bundle = tfjs.export_user_tower(folder)
+    dataset_items, users = _read_for_encoding(settings)
+    if not users.user_ids:
+        raise ModelRunError("no user has a history to check the browser bundle with")
+    import numpy as np
+
+    sample = np.arange(min(PARITY_USERS, len(users.user_ids)))
+    inputs = tower_inputs(model, encode_items(model, dataset_items), users.histories, sample)
+    expected = tfjs.reference_vectors(folder, inputs)
+    try:
+        with reporter.task("parity in Node"):
+            node_modules = tfjs.install_node_modules(settings.node_dir)
+            report = tfjs.check_parity(bundle, inputs, expected, node_modules)
+    except NodeMissingError as error:
+        return Bundle(bundle, f"not checked: {error}", None)
+    text = f"{report.n} users, largest difference {report.max_abs_difference:.1e}"
+    if not report.passed:
+        raise ModelRunError(f"the browser bundle of run {run.run_id} does not compute what the model does: {text}")
+    return Bundle(bundle, text, report.max_abs_difference)
+
+
+def publish_run(settings: Settings, run: registry.Run) -> Published | None:
+    """Encode everything under a run and publish the vectors; None when the run is being served already.
+
+    Raises:
+        ModelRunError: The run has no artifacts.
+        ContractError: Its artifacts were made under another contract, or are damaged.
+        PublishError: The vectors are not fit to be served.
+    """
+    from ml import artifacts
+    from ml.encoding import encode_items, encode_users
+    from orchestration.warehouse.vectors import drop_old_vectors, publish_vectors
+
+    folder = settings.artifacts_dir / run.artifact_path
+    if not folder.exists():
+        raise ModelRunError(f"run {run.run_id} has no artifacts in {folder}")
+    if run.state == "active":
+        return None
+    model = artifacts.load(folder)
+    items, users = _read_for_encoding(settings)
+    reporter = current_reporter()
+    with reporter.task("encode items and users"):
+        item_vectors = encode_items(model, items)
+        user_embedding = encode_users(model, item_vectors, users.histories, users.as_of)
+    with (
+        connect(settings.database(), "trainer", autocommit=True) as connection,
+        reporter.task("publish vectors") as on_progress,
+    ):
+        published = publish_vectors(
+            connection,
+            run.run_id,
+            _stored_items(item_vectors, items),
+            _stored_users(user_embedding, users),
+            on_progress,
+        )
+        registry.mark_published(connection, run.run_id)
+        for old in drop_old_vectors(connection):
+            shutil.rmtree(settings.artifacts_dir / old, ignore_errors=True)
+    return published
+
+
+def promote_run(settings: Settings, run: registry.Run, promote: str) -> str:
+    """Point readers at a published run if it may be served.
+
+    Returns:
+        What happened, in one line.
+
+    Raises:
+        NotPromotedError: `promote` is gate and the run did not pass.
+    """
+    if promote == "gate" and not run.gate_passed:
+        raise NotPromotedError(f"run {run.run_id} did not pass the gate ({run.gate_reason}); nothing was switched")
+    reason = f"gate: {run.gate_reason}" if promote == "gate" else "promoted by hand"
+    with connect(settings.database(), "trainer", autocommit=True) as connection:
+        before = registry.activate(connection, run.run_id, reason)
+    if before is None:
+        return f"{run.run_id} is the first run to be served"
+    if before.run_id == run.run_id:
+        return f"{run.run_id} was being served already"
+    return f"{run.run_id} replaces {before.run_id}"
+
+
+def code_version() -> str:
+    """Return the commit, marked with a hash of `ml/` where the work tree differs from it or there is no git."""
+    digest = hashlib.sha256()
+    for path in sorted((REPO_ROOT / "ml").rglob("*.py")):
+        digest.update(path.read_bytes())
+    ours = digest.hexdigest()[:12]
+    try:
+        sha = _git("rev-parse", "HEAD")
+        return f"{sha}-{ours}" if _git("status", "--porcelain", "ml") else sha
+    except (OSError, subprocess.CalledProcessError):
+        return f"no-git-{ours}"
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "none"
+
+
+def _read_for_encoding(settings: Settings) -> tuple[Any, UserHistories]:
+    from orchestration.warehouse.features import read_histories, read_items
+
+    with connect(settings.database(), "trainer") as connection:
+        items = read_items(connection)
+        return items, read_histories(connection, items.index())
+
+
+def _stored_items(vectors: ItemVectors, items: Any) -> Any:
+    from orchestration.warehouse.vectors import ItemVectors as StoredItems
+
+    return StoredItems(
+        item_ids=list(items.item_ids),
+        content_ids=list(items.content_ids),
+        embedding=vectors.embedding,
+        popularity_prior=vectors.popularity_prior,
+        is_eligible=items.is_eligible,
+    )
+
+
+def _stored_users(embedding: Any, users: UserHistories) -> Any:
+    import numpy as np
+
+    from orchestration.warehouse.vectors import UserVectors
+
+    lengths = np.diff(users.histories.offsets)
+    kept = np.flatnonzero(lengths > 0)
+    return UserVectors(
+        user_ids=[users.user_ids[row] for row in kept],
+        embedding=embedding[kept],
+        history_length=lengths[kept],
+        encoded_until=EPOCH + timedelta(microseconds=users.as_of),
+    )
