@@ -29,7 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+# A pipe or a log has no width of its own: wide enough for titles and paths.
+console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 errors = Console(stderr=True, highlight=False)
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
@@ -88,6 +89,10 @@ class TerminalReporter:
             yield lambda done, all_: progress.update(bar, completed=done, total=all_)
             finished = progress.tasks[0].total or progress.tasks[0].completed or 1
             progress.update(bar, total=finished, completed=finished)
+
+    def note(self, text: str) -> None:
+        """Print one line about what was just done."""
+        console.print(f"    {text}", style="dim", markup=False)
 
 
 @app.command()

@@ -153,7 +153,7 @@ def _print_build(console: Console, outcome: Any) -> None:
     table = Table("what", "how many", title="Built and checked", title_justify="left")
     for group, count in outcome.materialized.items():
         table.add_row(f"assets in {group}", str(count))
-    table.add_row("tests and checks passed", f"{sum(check.passed for check in tests)} of {len(tests)}")
+    table.add_row("asset checks passed", f"{sum(check.passed for check in tests)} of {len(tests)}")
     table.add_row("gates open", f"{sum(check.passed for check in gates)} of {len(gates)}")
     parity = outcome.metadata.get("ml/tfjs_bundle", {}).get("parity")
     table.add_row("browser bundle against training", str(parity or "not checked"))
@@ -220,7 +220,6 @@ def _print_next(console: Console, settings: Settings) -> None:
         ("all jobs, all model runs", "uv run matching list; uv run matching runs"),
         ("stop the database", "uv run matching down"),
     ]
-    table = Table(title="Where to go next", title_justify="left", show_header=False, box=None)
+    console.print("\nWhere to go next", style="italic")
     for what, where in rows:
-        table.add_row(what, f"[cyan]{where}[/]")
-    console.print(table)
+        console.print(f"  {what:<28}[cyan]{where}[/]", soft_wrap=True)

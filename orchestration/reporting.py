@@ -20,6 +20,10 @@ class Reporter(Protocol):
         """Show one task until the context ends; the callback takes units done and in all."""
         ...
 
+    def note(self, text: str) -> None:
+        """Show one line about what was just done."""
+        ...
+
 
 class SilentReporter:
     """Shows nothing; for runs started by a schedule or the UI, where events tell the story."""
@@ -28,6 +32,9 @@ class SilentReporter:
     def task(self, label: str, total: int | None = None) -> Iterator[ProgressCallback]:
         """Swallow progress."""
         yield ignore_progress
+
+    def note(self, text: str) -> None:
+        """Swallow the line."""
 
 
 _reporter: ContextVar[Reporter] = ContextVar("reporter")

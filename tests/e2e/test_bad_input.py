@@ -23,7 +23,7 @@ FILES = {
     "not_json.jsonl": "this is not json\n",
     "no_columns.csv": "a,b\n1,2\n",
     "empty.csv": "",
-    "all_bad.csv": "user_id,content_id,decision,decided_at\n,x,like,2026-01-01T00:00:00Z\nu,x,love,2026-01-01T00:00:00Z\n",
+    "all_bad.csv": "user_id,content_id,decision,decided_at\n,x,like,2026-01-01T00:00:00Z\nu,x,love,2026-01-01\n",
 }
 
 

@@ -1,6 +1,7 @@
 """Every dbt model, seed and test as assets and asset checks."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,18 @@ def dbt_models(
     """Build and test the dbt project: raw → staging → intermediate → marts → features."""
     total = len(context.selected_asset_keys) + len(context.selected_asset_check_keys)
     with _environment(child_environment(settings)), current_reporter().task("dbt build", total) as on_progress:
-        for done, event in enumerate(dbt.cli(["build"], context=context).stream().fetch_row_counts(), start=1):
+        invocation = dbt.cli(["build"], context=context)
+        for done, event in enumerate(invocation.stream().fetch_row_counts(), start=1):
             on_progress(done, total)
             yield event
+    current_reporter().note(summarised(invocation.get_artifact("run_results.json")["results"]))
+
+
+def summarised(results: list[dict[str, Any]]) -> str:
+    """Return one line that counts what dbt built and which tests passed, from its run results."""
+    built = Counter(result["unique_id"].split(".")[0] for result in results if result["status"] in ("success", "pass"))
+    tests = sum(result["unique_id"].split(".")[0] in ("test", "unit_test") for result in results)
+    return (
+        f"{built['model']} models and {built['seed']} seeds built, "
+        f"{built['test'] + built['unit_test']} of {tests} tests passed"
+    )

@@ -74,12 +74,13 @@ create table ml.user_embeddings (
 comment on table ml.user_embeddings is
 'Unit-norm user vectors, one partition per run, encoded from decisions up to encoded_until.';
 
+-- A table's new owner must be allowed to create in its schema.
+grant usage, create on schema ml to trainer;
 alter table ml.runs owner to trainer;
 alter table ml.run_transitions owner to trainer;
 alter table ml.active_run owner to trainer;
 alter table ml.item_embeddings owner to trainer;
 alter table ml.user_embeddings owner to trainer;
-grant usage, create on schema ml to trainer;
 grant usage on schema ml to serving_owner, monitor, analyst;
 grant select on ml.runs, ml.active_run, ml.item_embeddings, ml.user_embeddings to serving_owner;
 grant select on ml.runs, ml.run_transitions, ml.active_run to monitor, analyst;

@@ -1,0 +1,3 @@
+{% macro normalised_content_id(column) -%}
+    lower(btrim({{ column }}))
+{%- endmacro %}

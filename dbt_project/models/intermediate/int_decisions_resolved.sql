@@ -1,0 +1,50 @@
+-- One row per decision event, exact repeats removed, with the item it belongs to or the reason why there is none.
+with
+
+decisions as (
+
+    select * from {{ ref('stg_app__decisions') }}
+
+),
+
+content_keys as (
+
+    select * from {{ ref('int_content_keys_resolved') }}
+
+),
+
+-- Landing refuses repeats of the same spelling; two spellings of one content id meet only here.
+events as (
+
+    select distinct on (user_id, content_key, decided_at, decision) *
+    from decisions
+    order by user_id asc, content_key asc, decided_at asc, decision asc, decision_id asc
+
+)
+
+select
+    ---------- ids
+    events.decision_id,
+    events.user_id,
+    events.content_id,
+    content_keys.item_id,
+    case
+        when content_keys.content_key is null then 'content_id_unknown'
+        else content_keys.unjoined_reason
+    end as unjoined_reason,
+
+    ---------- what was decided
+    events.decision,
+    events.decision_code,
+
+    ---------- where it came from
+    events.surface,
+    events.source,
+    events.score,
+    events.model_run,
+
+    ---------- timestamps
+    events.decided_at,
+    events.ingested_at
+from events
+left join content_keys on events.content_key = content_keys.content_key

@@ -1,0 +1,46 @@
+-- One row per exposure event, exact repeats removed, with the item it belongs to or the reason why there is none.
+with
+
+exposures as (
+
+    select * from {{ ref('stg_app__exposures') }}
+
+),
+
+content_keys as (
+
+    select * from {{ ref('int_content_keys_resolved') }}
+
+),
+
+events as (
+
+    select distinct on (user_id, content_key, exposed_at, surface) *
+    from exposures
+    order by user_id asc, content_key asc, exposed_at asc, surface asc, exposure_id asc
+
+)
+
+select
+    ---------- ids
+    events.exposure_id,
+    events.user_id,
+    events.content_id,
+    content_keys.item_id,
+    case
+        when content_keys.content_key is null then 'content_id_unknown'
+        else content_keys.unjoined_reason
+    end as unjoined_reason,
+
+    ---------- how it was shown
+    events.surface,
+    events.policy,
+    events.position,
+    events.propensity,
+    events.model_run,
+
+    ---------- timestamps
+    events.exposed_at,
+    events.ingested_at
+from events
+left join content_keys on events.content_key = content_keys.content_key

@@ -1,0 +1,54 @@
+-- One row per landed dataset: how many rows there are and how new they are.
+with
+
+snapshots as (
+
+    select * from {{ ref('int_item_snapshots') }}
+
+),
+
+users as (
+
+    select * from {{ ref('stg_app__users') }}
+
+),
+
+decisions as (
+
+    select * from {{ ref('stg_app__decisions') }}
+
+),
+
+exposures as (
+
+    select * from {{ ref('stg_app__exposures') }}
+
+)
+
+select
+    'raw_dmm.items' as dataset,
+    count(*) as row_count,
+    max(fetched_at) as newest_event_at,
+    max(ingested_at) as newest_landed_at
+from snapshots
+union all
+select
+    'raw_app.users' as dataset,
+    count(*) as row_count,
+    max(created_at) as newest_event_at,
+    max(updated_at) as newest_landed_at
+from users
+union all
+select
+    'raw_app.decisions' as dataset,
+    count(*) as row_count,
+    max(decided_at) as newest_event_at,
+    max(ingested_at) as newest_landed_at
+from decisions
+union all
+select
+    'raw_app.exposures' as dataset,
+    count(*) as row_count,
+    max(exposed_at) as newest_event_at,
+    max(ingested_at) as newest_landed_at
+from exposures

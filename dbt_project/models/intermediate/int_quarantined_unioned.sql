@@ -1,0 +1,28 @@
+-- One row per quarantined row of any landing area.
+with
+
+catalogue as (
+
+    select * from {{ ref('stg_dmm__quarantine') }}
+
+),
+
+app as (
+
+    select * from {{ ref('stg_app__quarantine') }}
+
+)
+
+select
+    'raw_dmm' as area,
+    kind,
+    reason,
+    quarantined_at
+from catalogue
+union all
+select
+    'raw_app' as area,
+    kind,
+    reason,
+    quarantined_at
+from app

@@ -1,0 +1,18 @@
+-- One row per user: registered in the app, or seen only in its events.
+{{ config(grants={'+select': ['serving_owner']}) }}
+
+with
+
+users as (
+
+    select * from {{ ref('int_users_unioned') }}
+
+)
+
+select
+    user_id,
+    is_registered,
+    is_age_verified,
+    excluded_tag_ids,
+    created_at
+from users

@@ -1,0 +1,22 @@
+-- One row per landed like, nope or skip event.
+select
+    ---------- ids
+    decision_id,
+    user_id,
+    content_id,
+    {{ normalised_content_id('content_id') }} as content_key,
+
+    ---------- what was decided
+    decision,
+    case decision when 'like' then 1 when 'skip' then 0 when 'nope' then -1 end::smallint as decision_code,
+
+    ---------- where it came from
+    surface,
+    source,
+    score,
+    model_run,
+
+    ---------- timestamps
+    decided_at,
+    ingested_at
+from {{ source('app', 'decisions') }}

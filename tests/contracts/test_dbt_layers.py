@@ -1,0 +1,139 @@
+"""The dbt project keeps its layers apart, and whatever outsiders may read is contracted and explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+MAY_READ = {
+    "staging": {"source"},
+    "intermediate": {"staging", "intermediate", "seed"},
+    "marts": {"intermediate", "marts", "seed"},
+    "features": {"intermediate", "marts", "features"},
+    "monitoring": {"intermediate", "marts", "monitoring"},
+}
+OPEN_LAYERS = {"marts": "protected", "features": "public", "monitoring": "protected"}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The manifest of a parse in which every warning is an error."""
+    folder = tmp_path_factory.mktemp("dbt_parse")
+    paths = {"DBT_PROJECT_DIR": REPO_ROOT / "dbt_project", "DBT_PROFILES_DIR": REPO_ROOT, "DBT_TARGET_PATH": folder}
+    parsed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "dbt.cli.main",
+            "--warn-error-options",
+            '{"error": "all"}',
+            "--quiet",
+            "--no-use-colors",
+            "parse",
+        ],
+        cwd=folder,
+        env=os.environ | {name: str(path) for name, path in paths.items()} | {"DBT_LOG_PATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert parsed.returncode == 0, parsed.stdout + parsed.stderr
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def layer(manifest: dict[str, Any], unique_id: str) -> str:
+    kind = unique_id.split(".", 1)[0]
+    return manifest["nodes"][unique_id]["fqn"][1] if kind == "model" else kind
+
+
+def models(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    assert len(found) > 30
+    return found
+
+
+def open_models(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node for node in models(manifest) if node["fqn"][1] in OPEN_LAYERS]
+
+
+def test_each_layer_reads_only_the_layers_it_may(manifest: dict[str, Any]) -> None:
+    crossings = [
+        (node["name"], parent)
+        for node in models(manifest)
+        for parent in node["depends_on"]["nodes"]
+        if layer(manifest, parent) not in MAY_READ[node["fqn"][1]]
+    ]
+    assert crossings == []
+
+
+def test_staging_reads_sources_of_its_own_domain_only(manifest: dict[str, Any]) -> None:
+    for node in models(manifest):
+        if node["fqn"][1] == "staging":
+            domains = {parent.split(".")[2] for parent in node["depends_on"]["nodes"]}
+            assert domains == {node["fqn"][2]}, node["name"]
+
+
+def test_every_model_stands_in_the_schema_of_its_layer(manifest: dict[str, Any]) -> None:
+    assert {(node["fqn"][1], node["schema"]) for node in models(manifest)} == {(name, name) for name in MAY_READ}
+
+
+def test_every_model_states_its_grain_in_sql_and_description(manifest: dict[str, Any]) -> None:
+    for node in models(manifest):
+        assert node["raw_code"].startswith("-- One row"), node["name"]
+        assert node["description"].startswith("One row"), node["name"]
+
+
+def test_private_layers_are_private_and_open_ones_are_not(manifest: dict[str, Any]) -> None:
+    for node in models(manifest):
+        assert node["config"]["access"] == OPEN_LAYERS.get(node["fqn"][1], "private"), node["name"]
+        assert node["config"]["group"] in {group["name"] for group in manifest["groups"].values()}
+
+
+def test_every_open_model_is_contracted_and_every_column_typed_and_explained(manifest: dict[str, Any]) -> None:
+    for node in open_models(manifest):
+        assert node["config"]["contract"]["enforced"], node["name"]
+        assert node["columns"], node["name"]
+        for column in node["columns"].values():
+            assert column["data_type"], (node["name"], column["name"])
+            assert len(column["description"]) > 4, (node["name"], column["name"])
+
+
+def test_every_open_model_has_a_primary_key_that_postgres_enforces(manifest: dict[str, Any]) -> None:
+    for node in open_models(manifest):
+        constraints = node["constraints"] + [c for column in node["columns"].values() for c in column["constraints"]]
+        assert [c["type"] for c in constraints].count("primary_key") == 1, node["name"]
+
+
+def test_every_open_model_is_granted_to_analysts_and_nothing_private_is_granted(manifest: dict[str, Any]) -> None:
+    for node in models(manifest):
+        readers = node["config"]["grants"].get("select", [])
+        assert ("analyst" in readers) is (node["fqn"][1] in OPEN_LAYERS), node["name"]
+
+
+def test_every_model_that_counts_or_chooses_by_order_has_a_unit_test(manifest: dict[str, Any]) -> None:
+    tested = {test["model"] for test in manifest["unit_tests"].values()}
+    windowed = {
+        node["name"] for node in models(manifest) if " over (" in node["raw_code"] or "distinct on" in node["raw_code"]
+    }
+    names_only = {"dim_performers", "int_exposures_resolved", "decision_join_quality"}  # a name, a copy, a share
+    assert windowed - tested <= names_only
+
+
+def test_every_consumer_is_an_exposure_with_an_owner(manifest: dict[str, Any]) -> None:
+    exposures = {exposure["name"]: exposure for exposure in manifest["exposures"].values()}
+    assert set(exposures) == {"two_tower_training", "recommendation_api", "analyst_sql", "browser_bundle"}
+    for exposure in exposures.values():
+        assert exposure["owner"]["email"]
+        assert exposure["maturity"]
+        assert exposure["depends_on"]["nodes"]
+
+
+def test_raw_tables_are_assets_named_by_schema_and_table(manifest: dict[str, Any]) -> None:
+    for source in manifest["sources"].values():
+        assert source["config"]["meta"]["dagster"]["asset_key"] == [source["schema"], source["name"]]
