@@ -27,15 +27,11 @@ def test_a_failing_migration_leaves_nothing_behind(warehouse: DatabaseSettings) 
         migrate(warehouse, [broken])
     with connect(warehouse) as connection:
         assert connection.execute("select to_regclass('public.half_done')").fetchone() == (None,)
-        assert not connection.execute(
-            "select 1 from meta.schema_migrations where version like '0999%'"
-        ).fetchall()
+        assert not connection.execute("select 1 from meta.schema_migrations where version like '0999%'").fetchall()
 
 
 def test_a_repeatable_file_is_applied_again_when_its_text_changes(warehouse: DatabaseSettings) -> None:
-    first = Migration(
-        "R__probe", "create or replace function serving.probe() returns int language sql as 'select 1'"
-    )
+    first = Migration("R__probe", "create or replace function serving.probe() returns int language sql as 'select 1'")
     second = Migration("R__probe", first.text.replace("1'", "2'"))
     assert migrate(warehouse, [first]) == ["R__probe"]
     assert migrate(warehouse, [second]) == ["R__probe"]

@@ -1,0 +1,1 @@
+"""What a user would pick instead of the model: scorers behind one small interface."""

@@ -1,0 +1,1 @@
+"""Named model configurations, one TOML file each; what every key means stands in `ml.config`."""

@@ -1,0 +1,97 @@
+"""The one list of feature columns, decision codes and vector coordinates that all readers share.
+
+Belongs here: names, types and constants that must never differ between two readers. Does not belong here: any
+code that reads a table or touches an array.
+"""
+
+import hashlib
+import json
+from typing import Final
+
+LIKE: Final = 1
+SKIP: Final = 0
+NOPE: Final = -1
+DECISIONS: Final = (LIKE, NOPE, SKIP)
+"""Decision codes in the order in which the user tower lists its channels."""
+
+DIMENSIONS: Final = 768
+LEARNED: Final = 766
+PRIOR_COORDINATE: Final = 0
+FILLER_COORDINATE: Final = 1
+FIRST_LEARNED: Final = 2
+PREFIXES: Final = (64, 128, 256, 768)
+"""Prefixes of the stored vector that are good vectors on their own; each includes the two special coordinates."""
+BETA: Final = 0.5
+"""Weight of the popularity prior coordinate in a user vector, before normalisation."""
+
+ITEM_COLUMNS: Final = {
+    "item_id": "text",
+    "content_id": "text",
+    "title": "text",
+    "maker_id": "bigint",
+    "series_id": "bigint",
+    "label_id": "bigint",
+    "tag_ids": "bigint[]",
+    "performer_ids": "bigint[]",
+    "director_ids": "bigint[]",
+    "price_jpy": "integer",
+    "runtime_minutes": "integer",
+    "released_at": "timestamptz",
+    "first_seen_at": "timestamptz",
+    "has_sample": "boolean",
+    "is_eligible": "boolean",
+    "as_of": "timestamptz",
+}
+USER_COLUMNS: Final = {
+    "user_id": "text",
+    "created_at": "timestamptz",
+    "is_age_verified": "boolean",
+    "decision_count": "integer",
+    "like_count": "integer",
+    "nope_count": "integer",
+    "skip_count": "integer",
+    "like_rate": "double precision",
+    "distinct_maker_count": "integer",
+    "first_decided_at": "timestamptz",
+    "last_decided_at": "timestamptz",
+    "activity_tier": "text",
+    "as_of": "timestamptz",
+}
+HISTORY_COLUMNS: Final = {
+    "user_id": "text",
+    "item_ids": "text[]",
+    "decisions": "smallint[]",
+    "decided_at": "timestamptz[]",
+    "history_length": "integer",
+    "as_of": "timestamptz",
+}
+EXAMPLE_COLUMNS: Final = {
+    "user_id": "text",
+    "sequence": "integer",
+    "item_id": "text",
+    "decision": "smallint",
+    "decided_at": "timestamptz",
+    "history_size": "integer",
+    "is_first_like": "boolean",
+    "surface": "text",
+    "price_jpy": "integer",
+    "item_age_days": "double precision",
+    "item_like_count_30d": "integer",
+    "as_of": "timestamptz",
+}
+TABLES: Final = {
+    "feat_items": ITEM_COLUMNS,
+    "feat_users": USER_COLUMNS,
+    "feat_user_histories": HISTORY_COLUMNS,
+    "feat_training_examples": EXAMPLE_COLUMNS,
+}
+
+
+def contract_hash() -> str:
+    """Return the hash that a model stores and every reader compares before it encodes or serves."""
+    content = {
+        "tables": {name: sorted(columns.items()) for name, columns in TABLES.items()},
+        "decisions": DECISIONS,
+        "vector": [DIMENSIONS, LEARNED, PRIOR_COORDINATE, FILLER_COORDINATE, PREFIXES, BETA],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""Each collapse trips its own detector, and healthy vectors trip none."""
+
+import numpy as np
+import pytest
+
+from ml.evaluation.sanity import check_lists, check_unknown_rates, check_vectors
+
+RNG = np.random.default_rng(0)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def names(findings, level=None):
+    return {finding.detector for finding in findings if level in (None, finding.level)}
+
+
+HEALTHY = unit(RNG.normal(size=(300, 64)))
+
+
+def test_healthy_vectors_trip_nothing():
+    assert check_vectors(HEALTHY, "user") == []
+
+
+def test_an_offset_shared_by_all_blocks():
+    assert "user mean cosine" in names(check_vectors(unit(RNG.normal(size=(300, 64)) * 0.02 + 1), "user"), "block")
+
+
+def test_three_directions_for_everybody_block():
+    flat = unit(RNG.normal(size=(300, 3)) @ RNG.normal(size=(3, 64)))
+    assert names(check_vectors(flat, "item"), "block") == {"item effective rank"}
+
+
+def test_duplicates_block_unless_their_inputs_are_the_same():
+    doubled = HEALTHY.copy()
+    doubled[:30] = doubled[30:60]
+    assert names(check_vectors(doubled, "user"), "block") == {"user duplicates"}
+    inputs = np.arange(300)
+    inputs[:30] = inputs[30:60]
+    assert check_vectors(doubled, "user", inputs) == []
+
+
+def test_a_moderate_offset_only_warns():
+    shifted = unit(RNG.normal(size=(300, 64)) / 8 + np.eye(1, 64) * 1.3)
+    assert names(check_vectors(shifted, "user")) >= {"user mean cosine"}
+    assert names(check_vectors(shifted, "user"), "block") == set()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 2.0])
+def test_a_vector_that_is_not_unit_blocks(value):
+    broken = HEALTHY.copy()
+    broken[7] = value
+    assert names(check_vectors(broken, "item"), "block") == {"item norm"}
+
+
+def test_the_same_list_for_everybody_blocks():
+    same = np.tile(np.arange(10), (50, 1))
+    assert names(check_lists(same, 0.5, 0.01)) == {"top-10 overlap"}
+    different = np.array([RNG.permutation(500)[:10] for _ in range(50)])
+    assert check_lists(different, 0.5, 0.01) == []
+
+
+def test_accuracy_near_chance_blocks():
+    different = np.array([RNG.permutation(500)[:10] for _ in range(50)])
+    assert names(check_lists(different, 0.02, 0.01), "block") == {"ndcg against chance"}
+
+
+def test_a_vocabulary_that_knows_nothing_blocks():
+    assert names(check_unknown_rates({"tags": 1.0, "maker_ids": 0.1}), "block") == {"unknown tags"}
