@@ -130,12 +130,13 @@ def down() -> None:
 @app.command()
 def demo(
     size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
+    config: Annotated[str, typer.Option(help="Named model configuration.")] = "standard_768",
 ) -> None:
     """From raw catalogue to recommendations, on an emulated API and a sample world."""
     from orchestration.demo import run_demo
 
     with quiet("demo"):
-        run_demo(size, console, TerminalReporter())
+        run_demo(size, config, console, TerminalReporter())
 
 
 @app.command()
@@ -217,11 +218,9 @@ def run(
     op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
     with quiet(name if name.isidentifier() else "run") as log, reporting_to(TerminalReporter()):
         outcome = run_job(load_settings(), name, op_config)
-    for step, reason in outcome.failures:
-        errors.print(f"[red]✗[/] {escape(step)}: {escape(reason)}")
     failed = [check for check in outcome.checks if not check.passed]
     for check in failed:
-        errors.print(f"[yellow]![/] check {escape(check.name)} on {escape(check.asset)} failed")
+        errors.print(f"[yellow]![/] {escape(check.asset)}: {escape(check.description or check.name)}", soft_wrap=True)
     assets = ", ".join(f"{count} {group}" for group, count in outcome.materialized.items()) or "none"
     console.print(
         f"{name}: {'done' if outcome.succeeded else 'failed'}; assets: {assets}; "
@@ -229,7 +228,7 @@ def run(
     )
     if not outcome.succeeded:
         errors.print(f"[dim]details: the Dagster UI (`matching ui`) and {log}[/]", soft_wrap=True)
-        raise typer.Exit(1)
+        raise _failed(f"{name}: {outcome.reason}")
 
 
 @app.command()

@@ -25,7 +25,7 @@ class DemoError(RuntimeError):
     """A step of the demo failed; the message names the step and the reason."""
 
 
-def run_demo(size: str, console: Console, reporter: Reporter) -> None:
+def run_demo(size: str, config: str, console: Console, reporter: Reporter) -> None:
     """Land, build, judge, train, publish and serve the sample world. Running it again goes on where it stopped.
 
     Raises:
@@ -67,7 +67,7 @@ def run_demo(size: str, console: Console, reporter: Reporter) -> None:
                 on_progress=on_progress,
             )
         _headline(console, 3, "Features, gates, training, judging, publishing")
-        outcomes["full"] = _checked(run_job(settings, "full", model_config("standard_768")))
+        outcomes["full"] = _checked(run_job(settings, "full", model_config(config)))
     _headline(console, 4, "What came out")
     _print_landing(console, outcomes["dmm_sync"].metadata.get("raw_dmm/items", {}), loaded.files)
     _print_build(console, outcomes["full"])
@@ -130,8 +130,7 @@ def _emulated_credentials(base_url: str) -> Iterator[None]:
 
 def _checked(outcome: Any) -> Any:
     if not outcome.succeeded:
-        reasons = "; ".join(f"{step}: {reason}" for step, reason in outcome.failures) or "see the Dagster UI"
-        raise DemoError(f"a job failed. {reasons}")
+        raise DemoError(f"a job failed. {outcome.reason}")
     return outcome
 
 

@@ -53,7 +53,11 @@ def model_config(
 
     Raises:
         ModelRunError: `promote` is neither gate nor always.
+        ConfigError: There is no such configuration.
     """
+    from ml.config import load_config
+
+    load_config(config)  # refused now, not after the features were built
     if promote not in ("gate", "always"):
         raise ModelRunError(f"--promote must be gate or always, not {promote!r}")
     chosen = {"run_id": run_id}

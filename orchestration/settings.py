@@ -173,10 +173,12 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         home = _home(environment.get("MATCHING_HOME") or in_file.get("MATCHING_HOME"))
         if home != REPO_ROOT / ".matching":
             in_file |= {k: v for k, v in dotenv_values(home / ".env").items() if v is not None}
+        # A server named in the shell wins over the one that `matching up` wrote into .env.
+        kind = _kind(environment) or _kind(in_file) or "embedded"
         environment = {**in_file, **environment}
     else:
         home = _home(environment.get("MATCHING_HOME"))
-    kind = environment.get("MATCHING_POSTGRES") or ("external" if environment.get("PGHOST") else "embedded")
+        kind = _kind(environment) or "embedded"
     if kind not in ("embedded", "external"):
         raise SettingsError(f"MATCHING_POSTGRES must be embedded or external, not {kind!r}")
     external = None
@@ -196,6 +198,10 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         pg_port=int(_number(environment, "MATCHING_PG_PORT", 0)) if port else None,
         environment=dict(environment),
     )
+
+
+def _kind(environment: Mapping[str, str]) -> str | None:
+    return environment.get("MATCHING_POSTGRES") or ("external" if environment.get("PGHOST") else None)
 
 
 def _home(value: str | None) -> Path:

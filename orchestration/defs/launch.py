@@ -34,6 +34,12 @@ class CheckOutcome:
     name: str
     passed: bool
     is_blocking: bool
+    description: str
+
+    @property
+    def has_stopped_the_run(self) -> bool:
+        """Whether nothing downstream could run because of it."""
+        return self.is_blocking and not self.passed
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,13 @@ class JobOutcome:
     materialized: dict[str, int]
     checks: list[CheckOutcome]
     metadata: dict[str, dict[str, Any]]
+
+    @property
+    def reason(self) -> str:
+        """One line that says why the run failed."""
+        closed = [f"{check.name} closed ({check.description})" for check in self.checks if check.has_stopped_the_run]
+        steps = [f"{step}: {reason}" for step, reason in self.failures]
+        return "; ".join(steps + closed) or "see the Dagster UI"
 
 
 def list_jobs() -> list[JobSummary]:
@@ -108,6 +121,7 @@ def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] 
                 evaluation.check_name,
                 evaluation.passed,
                 blocking.get(evaluation.asset_check_key, False),
+                evaluation.description or "",
             )
             for evaluation in result.get_asset_check_evaluations()
         ],
@@ -129,6 +143,8 @@ def _failures(result: dg.ExecuteInProcessResult) -> list[tuple[str, str]]:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
+            if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
+                continue  # the check itself says it better
             while error is not None and error.cause is not None:
                 error = error.cause
             failures.append((event.step_key or "?", _one_line(error.message) if error else "no reason given"))

@@ -32,7 +32,9 @@ class Home:
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "SSL_CERT_FILE") if name in os.environ}
         kept |= {name: value for name, value in os.environ.items() if name.lower().startswith("npm_config")}
-        return {**kept, "MATCHING_HOME": str(self.path), "COLUMNS": "200", **self.extra}
+        # What a developer keeps in .env (a real server, real ids) must not reach a test.
+        sealed = {"MATCHING_POSTGRES": "embedded", "DMM_API_ID": "", "DMM_AFFILIATE_ID": ""}
+        return {**kept, **sealed, "MATCHING_HOME": str(self.path), "COLUMNS": "200", **self.extra}
 
     def run(self, *words: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
