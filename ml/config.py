@@ -54,9 +54,9 @@ class ModelConfig:
     """Most of a shuffled history that may be left out; the share is drawn evenly between 0 and this."""
     full_softmax_limit: int = 5_000
     """Catalogues up to this size (items with any decision) are scored whole in every step."""
-    uniform_negatives: int = 2_048
+    uniform_negatives: int = 1_024
     """Uniformly drawn negatives per step where the catalogue is larger."""
-    refresh_steps: int = 25
+    refresh_steps: int = 40
     """Steps after which the item vectors inside histories are encoded anew in large catalogues."""
     nope_negatives: int = 4
     """Noped items per context that are pushed below its likes."""
@@ -83,7 +83,7 @@ class ModelConfig:
     """Steps over which the step size rises."""
     clip_norm: float = 5.0
     """Largest global norm of a gradient."""
-    max_epochs: int = 20
+    max_epochs: int = 15
     """Epochs at most."""
     patience: int = 3
     """Epochs without a better validation score after which training stops."""

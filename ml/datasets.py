@@ -137,6 +137,13 @@ class DecisionTable:
         """Return the number of decisions."""
         return len(self.user_index)
 
+    def without(self, dropped: BoolArray) -> "DecisionTable":
+        """Return the table as if the given rows had never happened: what others count as their history shrinks."""
+        starts = np.searchsorted(self.user_index, self.user_index)
+        kept_before = np.concatenate([[0], np.cumsum(~dropped)])
+        history = kept_before[starts + self.history_size] - kept_before[starts]
+        return replace(self, history_size=history.astype(np.int32)).take(~dropped)
+
     def take(self, rows: npt.NDArray[Any]) -> "DecisionTable":
         """Return the given rows (mask or ascending indices)."""
         return DecisionTable(**{name: column[rows] for name, column in vars(self).items()})

@@ -30,6 +30,8 @@ storage:
       db_name: dagster
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   pools:
     default_limit: 1

@@ -29,6 +29,9 @@ from ml.training import FittedModel, train
 HEADLINE = "ndcg@10"
 MODEL = "two-tower"
 DEFAULT_WINDOW_DAYS = 30
+HOLDOUT_SHARE = 0.1
+HOLDOUT_LIKES = 5
+"""Users with fewer likes keep all of them."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,26 @@ def validator(dataset: Dataset, window: Window, n_users: int) -> Callable[[Fitte
     return score
 
 
+def random_holdout(dataset: Dataset, seed: int, share: float = HOLDOUT_SHARE) -> tuple[Dataset, Window]:
+    """Take a random share of likes out of a dataset and return the rest and the window that asks for them.
+
+    A validation window in time may hold few users who were there before; this one holds nearly all of them. It only
+    ever helps to choose the number of epochs, and no event after the cut of the dataset is in it.
+    """
+    table, n_items = dataset.decisions, len(dataset.items)
+    likes = table.is_first_like
+    many = np.bincount(table.user_index[likes], minlength=len(dataset.user_ids)) >= HOLDOUT_LIKES
+    picked = likes & many[table.user_index] & (np.random.default_rng(seed).random(len(table)) < share)
+    keys = table.user_index * n_items + table.item_index
+    rest = replace(dataset, decisions=table.without(np.isin(keys, keys[picked])))
+    candidates = np.flatnonzero(np.bincount(rest.decisions.item_index, minlength=n_items) > 0)
+    wanted: dict[int, set[int]] = {}
+    for user, item in zip(table.user_index[picked].tolist(), table.item_index[picked].tolist(), strict=True):
+        wanted.setdefault(user, set()).add(item)
+    users = np.array(list(wanted), dtype=np.int64)
+    return rest, Window(users, list(wanted.values()), candidates, histories_of(rest.decisions, users), 0, 0)
+
+
 def judge(
     dataset: Dataset, config: ModelConfig, seed: int, on_progress: ProgressCallback = ignore_progress
 ) -> Judgement:
@@ -160,16 +183,18 @@ def judge(
     train_part = dataset.until(split.validation_cut)
     window = window_after(dataset, split.validation_cut, split.test_cut)
 
-    chosen, curve = max(config.max_epochs // 2, 1), []
-    if len(window.users):
-        fitted = train(
-            train_part,
-            config,
-            seed,
-            validate=validator(train_part, window, config.validation_users),
-            on_progress=lambda done, total: report(45 * done // (total or 1), 100),
-        )
-        chosen, curve = fitted.epochs, fitted.curve
+    rest, holdout = random_holdout(train_part, seed)
+    scores = [validator(rest, w, config.validation_users) for w in (window, holdout) if len(w.users)]
+    if not scores:
+        raise NotEnoughDataError("no user has enough likes before the validation window to choose the epochs on")
+    fitted = train(
+        rest,
+        config,
+        seed,
+        validate=lambda model: float(np.mean([score(model) for score in scores])),
+        on_progress=lambda done, total: report(45 * done // (total or 1), 100),
+    )
+    chosen, curve = fitted.epochs, fitted.curve
     seconds["fit on train"], started = time.perf_counter() - started, time.perf_counter()
     refit = train(
         known, config, seed, epochs=chosen, on_progress=lambda done, total: report(45 + 45 * done // (total or 1), 100)
@@ -222,6 +247,7 @@ def judge(
             "train decisions": len(train_part.decisions),
             "decisions before test": len(known.decisions),
             "validation users": len(window.users),
+            "holdout users": len(holdout.users),
             "test users": len(test.users),
             "cold test users": test.n_cold_users,
             "unreachable test likes": test.n_unreachable,

@@ -70,6 +70,7 @@ def tiny() -> ModelConfig:
         batch_contexts=64,
         targets_per_context=4,
         uniform_negatives=32,
+        refresh_steps=5,
         warmup_steps=5,
         learning_rate=0.005,
         max_epochs=6,

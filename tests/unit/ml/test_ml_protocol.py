@@ -11,7 +11,7 @@ from ml.baselines.popularity import Popularity
 from ml.datasets import MICROSECONDS_PER_DAY
 from ml.errors import NotEnoughDataError
 from ml.evaluation import protocol
-from ml.evaluation.protocol import gate, judge, random_ndcg, window_after
+from ml.evaluation.protocol import gate, judge, random_holdout, random_ndcg, window_after
 from ml.evaluation.sanity import Finding
 from ml.splits import PROTOCOL_ID, split_hash, time_split
 
@@ -124,3 +124,15 @@ def test_a_random_order_scores_far_below_popularity_of_one_taste(world):
     window = window_after(world, time_split(world.decisions).test_cut)
     assert 0 < random_ndcg(window, 0) < 0.3
     assert protocol.HEADLINE == "ndcg@10"
+
+
+def test_a_random_holdout_leaves_no_trace_in_what_is_trained_on(world):
+    rest, window = random_holdout(world, seed=0, share=0.3)
+    table = rest.decisions
+    pairs = set(zip(table.user_index.tolist(), table.item_index.tolist(), strict=True))
+    held = {(int(user), item) for user, wanted in zip(window.users, window.relevant, strict=True) for item in wanted}
+    assert held
+    assert not held & pairs
+    for row in range(len(table)):
+        mine = table.user_index == table.user_index[row]
+        assert table.history_size[row] == (mine & (table.decided_at < table.decided_at[row])).sum()
