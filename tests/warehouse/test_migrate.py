@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from psycopg import sql
 
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import WarehouseError, connect
 from orchestration.warehouse.migrate import Migration, migrate, read_migrations
 
 pytestmark = pytest.mark.warehouse
+
+ROLES = ("loader", "transformer", "trainer", "analyst", "app", "monitor", "serving_owner")
 
 
 def test_a_second_run_applies_nothing(warehouse: DatabaseSettings) -> None:
@@ -50,9 +55,24 @@ def test_a_repeatable_file_is_applied_again_when_its_text_changes(warehouse: Dat
 def test_connection_errors_are_one_line_and_hold_no_password(
     warehouse: DatabaseSettings, change: dict, message: str
 ) -> None:
-    from dataclasses import replace
-
     with pytest.raises(WarehouseError, match=message) as caught:
         connect(replace(warehouse, **change))
     assert "\n" not in str(caught.value)
     assert warehouse.password not in str(caught.value)
+
+
+def test_an_owner_without_superuser_rights_can_migrate_and_act_as_every_role(template: DatabaseSettings) -> None:
+    owner, administrator = replace(template, user="plain_owner", dbname="plain"), replace(template, dbname="postgres")
+    with connect(administrator, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create role plain_owner login createdb createrole password {}").format(template.password)
+        )
+        for role in ROLES:  # made by the template; on a new server the migration makes them as this owner
+            connection.execute(sql.SQL("grant {} to plain_owner with admin option").format(sql.Identifier(role)))
+        connection.execute("create database plain owner plain_owner")
+    with connect(replace(template, dbname="plain")) as connection:
+        connection.execute("create extension vector")  # what an administrator does where it is not a trusted one
+    assert migrate(owner)
+    for role in ROLES:
+        with connect(owner, role) as connection:
+            assert connection.execute("select current_user").fetchone() == (role,)

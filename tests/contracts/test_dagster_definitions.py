@@ -1,0 +1,69 @@
+"""The asset graph: whole, described, owned, gated, and every named job resolves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from expectations.checkpoints import GATES
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """The code location, with its dbt manifest in a folder of its own."""
+    home: Path = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MATCHING_HOME", str(home))
+        patch.setenv("MATCHING_POSTGRES", "embedded")
+        from orchestration.definitions import defs
+
+        yield defs()
+
+
+def test_every_asset_is_described_owned_grouped_and_has_a_kind(definitions) -> None:
+    specs = [
+        spec for spec in definitions.resolve_all_asset_specs() if spec.metadata.get("dagster/auto_created") is None
+    ]
+    assert len(specs) > 40
+    missing = {
+        spec.key.to_user_string(): what
+        for spec in specs
+        for what, there in {
+            "description": spec.description,
+            "owners": spec.owners,
+            "kinds": spec.kinds,
+            "group": spec.group_name not in (None, "default"),
+        }.items()
+        if not there
+    }
+    assert missing == {}
+
+
+def test_every_gate_blocks_and_has_a_warning_beside_it(definitions) -> None:
+    specs = {spec.name: spec for one in definitions.resolve_asset_graph().assets_defs for spec in one.check_specs}
+    for name in GATES:
+        assert specs[f"gx_{name}"].blocking
+        assert not specs[f"gx_{name}_warnings"].blocking
+
+
+def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -> None:
+    names = ("dmm_sync", "build_features", "train_768_two_tower", "publish", "full")
+    jobs = {name: definitions.resolve_job_def(name) for name in names}
+    chain = {node.name for node in jobs["full"].nodes}
+    assert {"dbt_models", "ml__judgement", "ml__two_tower", "ml__tfjs_bundle", "ml__vectors", "ml__active_run"} <= chain
+    assert "raw_dmm__items" not in chain
+    graph = definitions.resolve_asset_graph()
+    upstream, frontier = set(), {key for key in graph.get_all_asset_keys() if key.path == ["ml", "active_run"]}
+    while frontier:
+        upstream |= frontier
+        frontier = {parent for key in frontier for parent in graph.get(key).parent_keys} - upstream
+    assert {("raw_dmm", "items"), ("raw_app", "decisions"), ("features", "feat_items")} <= {
+        tuple(key.path) for key in upstream
+    }
+
+
+def test_schedules_run_jobs_that_exist(definitions) -> None:
+    schedules = {schedule.name: schedule.job_name for schedule in definitions.schedules or []}
+    assert schedules == {"daily_landing": "dmm_sync", "daily_features": "build_features", "weekly_training": "full"}
