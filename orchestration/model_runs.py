@@ -114,7 +114,8 @@ def judge_candidate(
         data_hash=dataset.hash(),
         contract_hash=contract_hash(),
         dbt_manifest_hash=_file_hash(settings.dbt_target_dir / "manifest.sha256"),
-        git_sha=code_version(),
+        git_sha=git_sha(),
+        code_hash=code_hash(),
     )
     if not retrain:
         with connect(settings.database(), "trainer") as connection:
@@ -162,6 +163,7 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
         "data_hash": run.data_hash,
         "dbt_manifest_hash": run.dbt_manifest_hash,
         "git_sha": run.git_sha,
+        "code_hash": run.code_hash,
         "metrics": run.metrics,
     }
     artifacts.save(folder, model, provenance)
@@ -265,22 +267,26 @@ def promote_run(settings: Settings, run: registry.Run, promote: str) -> str:
     return f"{run.run_id} replaces {before.run_id}"
 
 
-def code_version() -> str:
-    """Return the commit, marked with a hash of `ml/` where the work tree differs from it or there is no git."""
-    digest = hashlib.sha256()
-    for path in sorted((REPO_ROOT / "ml").rglob("*.py")):
-        digest.update(path.read_bytes())
-    ours = digest.hexdigest()[:12]
+def git_sha() -> str:
+    """Return the commit the code was taken from, marked when the work tree differs; `unknown` without git."""
     try:
-        sha = _git("rev-parse", "HEAD")
-        return f"{sha}-{ours}" if _git("status", "--porcelain", "ml") else sha
+        sha, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
-        return f"no-git-{ours}"
+        return "unknown"
+    return f"{sha}-modified" if changes else sha
 
 
 def _git(*words: str) -> str:
     done = subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def code_hash() -> str:
+    """Return a hash of the model's sources; a commit that leaves them alone does not change it."""
+    digest = hashlib.sha256()
+    for path in sorted((REPO_ROOT / "ml").rglob("*.py")):
+        digest.update(path.relative_to(REPO_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _file_hash(path: Path) -> str:

@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 RUN_COLUMNS = (
-    "run_id, state, config_name, config, seed, data_hash, contract_hash, dbt_manifest_hash, git_sha, artifact_path, "
+    "run_id, state, config_name, config, seed, data_hash, contract_hash, dbt_manifest_hash, git_sha, code_hash, artifact_path, "
     "trained_until, metrics, gate_passed, gate_reason, dagster_run_id, created_at, published_at, activated_at"
 )
 
@@ -26,7 +26,7 @@ class RegistryError(RuntimeError):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run was made from. Two runs with equal provenance and seed have equal vectors."""
+    """What a run was made from. Equal configuration, seed, data, contract and code give equal vectors."""
 
     config_name: str
     config: dict[str, Any]
@@ -35,6 +35,7 @@ class Provenance:
     contract_hash: str
     dbt_manifest_hash: str
     git_sha: str
+    code_hash: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Run:
     contract_hash: str
     dbt_manifest_hash: str
     git_sha: str
+    code_hash: str
     artifact_path: str
     trained_until: datetime
     metrics: dict[str, Any] | None
@@ -71,8 +73,8 @@ def register_candidate(
     """Add a run in state candidate. The caller commits."""
     connection.execute(
         "insert into ml.runs (run_id, state, config_name, config, seed, dimensions, data_hash, contract_hash,"
-        " dbt_manifest_hash, git_sha, artifact_path, trained_until, dagster_run_id)"
-        " values (%s, 'candidate', %s, %s, %s, 768, %s, %s, %s, %s, %s, %s, %s)",
+        " dbt_manifest_hash, git_sha, code_hash, artifact_path, trained_until, dagster_run_id)"
+        " values (%s, 'candidate', %s, %s, %s, 768, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             run_id,
             provenance.config_name,
@@ -82,6 +84,7 @@ def register_candidate(
             provenance.contract_hash,
             provenance.dbt_manifest_hash,
             provenance.git_sha,
+            provenance.code_hash,
             run_id,
             trained_until,
             dagster_run_id,
@@ -141,17 +144,17 @@ def active_run(connection: psycopg.Connection) -> Run | None:
 
 
 def equal_run(connection: psycopg.Connection, provenance: Provenance) -> Run | None:
-    """Return the newest judged run with the same provenance and seed that was not rejected, if any."""
+    """Return the newest judged run with the same configuration, seed, data, contract and code, not rejected, if any."""
     return _one(
         connection,
-        "where config = %s and seed = %s and data_hash = %s and contract_hash = %s and git_sha = %s"
+        "where config = %s and seed = %s and data_hash = %s and contract_hash = %s and code_hash = %s"
         " and judged_at is not null and state <> 'rejected' order by created_at desc limit 1",
         [
             Jsonb(provenance.config),
             provenance.seed,
             provenance.data_hash,
             provenance.contract_hash,
-            provenance.git_sha,
+            provenance.code_hash,
         ],
     )
 

@@ -16,7 +16,7 @@ from orchestration.warehouse.vectors import ItemVectors, PublishError, UserVecto
 pytestmark = pytest.mark.warehouse
 
 N_ITEMS, N_USERS = 3000, 20
-PROVENANCE = registry.Provenance("simple", {"hidden": 8}, 0, "d", "c", "m", "g")
+PROVENANCE = registry.Provenance("simple", {"hidden": 8}, 0, "data", "contract", "manifest", "commit", "code")
 
 
 def unit(rng: np.random.Generator, n: int, filler: bool) -> np.ndarray:

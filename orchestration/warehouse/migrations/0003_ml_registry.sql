@@ -11,6 +11,7 @@ create table ml.runs (
     contract_hash text not null,
     dbt_manifest_hash text not null,
     git_sha text not null,
+    code_hash text not null,
     artifact_path text not null,
     trained_until timestamptz not null,
     metrics jsonb,
@@ -27,6 +28,7 @@ create table ml.runs (
 comment on table ml.runs is
 'One row per training run: provenance, measured metrics and its place in candidate, active, retired, '
 'rejected.';
+comment on column ml.runs.code_hash is 'Hash of the sources of ml/: what decides, with data, configuration and seed, which vectors come out.';
 comment on column ml.runs.artifact_path is 'Folder of the run, relative to the artifacts folder.';
 create unique index runs_one_active on ml.runs (state) where state = 'active';
 
