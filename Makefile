@@ -1,6 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. The rest names combinations of what uv, dbt, dagster and
 # matching already do.
 UV := $(or $(shell command -v uv 2>/dev/null),.matching/bootstrap/bin/uv)
+PYTHON := $(or $(shell command -v python3.11 2>/dev/null),python3)
 RUN := $(UV) run --locked
 SIZE ?= medium
 .DEFAULT_GOAL := help
@@ -41,5 +42,6 @@ ui: up ## Dagster UI on http://127.0.0.1:3000
 
 .matching/bootstrap/bin/uv:
 	@echo "uv is missing: installing it into .matching/bootstrap"
-	@python3 -m venv .matching/bootstrap
-	@.matching/bootstrap/bin/pip install --quiet uv
+	@$(PYTHON) -m venv .matching/bootstrap || \
+		{ echo "this Python cannot make environments: install its venv package (Debian: python3-venv), or uv"; exit 1; }
+	@.matching/bootstrap/bin/python -m pip install --quiet uv==0.13.9

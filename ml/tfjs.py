@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -93,20 +94,31 @@ def reference_vectors(run_dir: Path, inputs: TowerInputs) -> npt.NDArray[np.floa
     return np.asarray(result[OUTPUT])
 
 
-def install_node_modules(folder: Path) -> Path:
-    """Install the pinned packages into `folder` and return its node_modules."""
+def install_node_modules(folder: Path, environment: Mapping[str, str]) -> Path:
+    """Install the pinned packages into `folder`, unless they are there, and return its node_modules.
+
+    `environment` is all that npm sees: hand it PATH and HOME, not what this process knows.
+    """
     npm = shutil.which("npm")
     if npm is None:
         raise NodeMissingError("npm is not on the PATH")
+    lock, stamp, modules = _browser_file("package-lock.json"), folder / "installed", folder / "node_modules"
+    if modules.is_dir() and stamp.exists() and stamp.read_text(encoding="utf-8") == lock:
+        return modules
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        (folder / name).write_text(_browser_file(name), encoding="utf-8")
-    done = subprocess.run(
-        [npm, "ci", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True, timeout=NODE_SECONDS
-    )
+    (folder / "package.json").write_text(_browser_file("package.json"), encoding="utf-8")
+    (folder / "package-lock.json").write_text(lock, encoding="utf-8")
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=NODE_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NodeMissingError(f"npm did not install the TensorFlow.js packages within {NODE_SECONDS} s") from error
     if done.returncode:
         raise NodeMissingError("npm could not install the TensorFlow.js packages")
-    return folder / "node_modules"
+    stamp.write_text(lock, encoding="utf-8")
+    return modules
 
 
 def check_parity(

@@ -96,7 +96,9 @@ class TerminalReporter:
 
 
 @app.command()
-def up(port: Annotated[int | None, typer.Option(help="Port for a new embedded server.")] = None) -> None:
+def up(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port for the embedded server.")] = None,
+) -> None:
     """Start Postgres, create roles and tables, and write .env for dbt and Dagster."""
     from dataclasses import replace
 
@@ -114,7 +116,7 @@ def up(port: Annotated[int | None, typer.Option(help="Port for a new embedded se
         f"{state.database.host}:{state.database.port}, {len(state.applied)} migrations applied"
     )
     if not settings.is_default_home:
-        console.print(f"for dbt and Dagster without `matching`: set -a; . {settings.env_file}; set +a")
+        console.print(f"for a bare `dbt` on this home: set -a; . {settings.env_file}; set +a", soft_wrap=True)
 
 
 @app.command()
@@ -215,6 +217,8 @@ def run(
     from orchestration.reporting import reporting_to
     from orchestration.settings import load_settings
 
+    if model_run is not None and name != "publish":
+        raise typer.BadParameter("--model-run goes with job publish only")
     op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
     with quiet(name if name.isidentifier() else "run") as log, reporting_to(TerminalReporter()):
         outcome = run_job(load_settings(), name, op_config)
@@ -310,9 +314,13 @@ def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000
     from orchestration.installation import child_environment
     from orchestration.settings import REPO_ROOT, load_settings
 
-    environment = {**os.environ, **child_environment(load_settings())}
-    command = [str(Path(sys.executable).with_name("dagster")), "dev", "-h", "127.0.0.1", "-p", str(port)]
-    raise typer.Exit(subprocess.run(command, cwd=REPO_ROOT, env=environment, check=False).returncode)
+    settings = load_settings()
+    environment = {**os.environ, **child_environment(settings)}
+    options = ["-m", "orchestration.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    command = [str(Path(sys.executable).with_name("dagster")), "dev", *options]
+    # Dagster lets the .env of its working folder win over everything: it must be this home's.
+    folder = REPO_ROOT if settings.is_default_home else settings.home
+    raise typer.Exit(subprocess.run(command, cwd=folder, env=environment, check=False).returncode)
 
 
 def _print_jobs(word: str) -> int:
@@ -350,7 +358,9 @@ def main() -> None:
         raise SystemExit(130) from None
     except Exception as error:
         package = type(error).__module__.split(".")[0]
-        if package == "psycopg":
+        if isinstance(error, OSError) and error.strerror:
+            _failed(f"{error.strerror}: {error.filename}")
+        elif package == "psycopg":
             _failed(f"the warehouse refused: {str(error).splitlines()[0]}")
         elif package in ("orchestration", "ml", "expectations"):  # their messages are written for this reader
             _failed(str(error))

@@ -6,6 +6,7 @@ Belongs here: what `matching up` and `matching down` do. Does not belong here: d
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +18,8 @@ from orchestration.warehouse.migrate import create_databases, migrate
 BLOCK_START = "# --- kept by `matching up`; your own lines below this block win ---"
 BLOCK_END = "# --- end ---"
 
-# Names only: the values come from the environment, so the file holds no secret.
-DAGSTER_YAML = """\
-storage:
-  postgres:
-    postgres_db:
-      scheme: postgresql+psycopg2
-      hostname: {env: PGHOST}
-      port: {env: PGPORT}
-      username: {env: PGUSER}
-      password: {env: PGPASSWORD}
-      db_name: dagster
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-concurrency:
-  pools:
-    default_limit: 1
-"""
+# One text for every installation; it names variables only, so it holds no secret.
+DAGSTER_YAML = REPO_ROOT / "deploy" / "dagster.yaml"
 
 
 @dataclass(frozen=True)
@@ -66,7 +50,9 @@ def up(settings: Settings) -> Installation:
             "select current_setting('server_version'), extversion from pg_extension where extname = 'vector'"
         ).fetchone()
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    (settings.dagster_home / "dagster.yaml").write_text(DAGSTER_YAML)
+    instance = settings.dagster_home / "dagster.yaml"
+    if not instance.exists() or instance.read_text() != DAGSTER_YAML.read_text():  # in a container it is mounted
+        instance.write_text(DAGSTER_YAML.read_text())
     write_env_block(settings.env_file, env_values(settings, database))
     server_version, pgvector_version = row or ("?", "?")
     return Installation(database, applied, server_version.split()[0], pgvector_version)
@@ -88,8 +74,9 @@ def env_values(settings: Settings, database: DatabaseSettings) -> dict[str, str]
         "DBT_LOG_PATH": str(settings.home / "dbt" / "logs"),
     }
     if settings.embedded:
-        values |= {"MATCHING_POSTGRES": "embedded", **database.environment()}
-    return values
+        return values | {"MATCHING_POSTGRES": "embedded", **database.environment()}
+    known = {name: value for name, value in database.environment().items() if "PASSWORD" not in name}
+    return values | {"MATCHING_POSTGRES": "external", **known}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
@@ -104,7 +91,7 @@ def write_env_block(file: Path, values: dict[str, str]) -> None:
     if BLOCK_START in lines and BLOCK_END in lines:
         first, last = lines.index(BLOCK_START), lines.index(BLOCK_END)
         lines = lines[:first] + lines[last + 1 :]
-    block = [BLOCK_START, *(f"{name}={value}" for name, value in values.items()), BLOCK_END]
+    block = [BLOCK_START, *(f"{name}={shlex.quote(value)}" for name, value in values.items()), BLOCK_END]
     partial = file.with_name(f"{file.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it holds the password
     with os.fdopen(descriptor, "w") as handle:

@@ -7,6 +7,7 @@ records. Does not belong here: how to do any of them (ml, warehouse), or when (d
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from orchestration.reporting import current_reporter
 from orchestration.settings import REPO_ROOT, Settings
 from orchestration.warehouse import registry
 from orchestration.warehouse.connection import connect
+from orchestration.warehouse.locks import exclusive
 
 if TYPE_CHECKING:
     from ml.encoding import ItemVectors
@@ -113,7 +115,7 @@ def judge_candidate(
         seed=seed,
         data_hash=dataset.hash(),
         contract_hash=contract_hash(),
-        dbt_manifest_hash=_file_hash(settings.dbt_target_dir / "manifest.sha256"),
+        dbt_manifest_hash=_file_hash(settings.dbt_manifest_dir / "manifest.sha256"),
         git_sha=git_sha(),
         code_hash=code_hash(),
     )
@@ -123,7 +125,10 @@ def judge_candidate(
             if equal is not None:
                 registry.adopt(connection, equal.run_id, dagster_run_id)
                 return equal, True
-    with reporter.task("judge on held-out time", 100) as on_progress:
+    with (
+        exclusive(settings.database(), "training", "trainer"),
+        reporter.task("judge on held-out time", 100) as on_progress,
+    ):
         judgement = judge(dataset, config, seed, on_progress)
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{config_name}-{secrets.token_hex(2)}"
     trained_until = EPOCH + timedelta(microseconds=int(dataset.decisions.decided_at.max()))
@@ -155,7 +160,10 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
     if dataset.hash() != run.data_hash:
         raise ModelRunError(f"the feature tables changed since run {run.run_id} was judged: judge and train anew")
     epochs = int(run.metrics["epochs"])
-    with current_reporter().task("train on everything", epochs) as on_progress:
+    with (
+        exclusive(settings.database(), "training", "trainer"),
+        current_reporter().task("train on everything", epochs) as on_progress,
+    ):
         model = train(dataset, config_from_dict(run.config), run.seed, epochs=epochs, on_progress=on_progress)
     provenance = {
         "run_id": run.run_id,
@@ -196,7 +204,12 @@ def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
     expected = tfjs.reference_vectors(folder, inputs)
     try:
         with reporter.task("parity in Node"):
-            node_modules = tfjs.install_node_modules(settings.node_dir)
+            seen_by_npm = {
+                name: value
+                for name, value in os.environ.items()
+                if name in ("PATH", "HOME") or name.lower().startswith(("npm_config", "ssl_cert", "node_extra"))
+            }
+            node_modules = tfjs.install_node_modules(settings.node_dir, seen_by_npm)
             report = tfjs.check_parity(bundle, inputs, expected, node_modules)
     except NodeMissingError as error:
         return Bundle(bundle, f"not checked: {error}", None)
@@ -253,13 +266,16 @@ def promote_run(settings: Settings, run: registry.Run, promote: str) -> str:
         What happened, in one line.
 
     Raises:
-        NotPromotedError: `promote` is gate and the run did not pass.
+        NotPromotedError: `promote` is gate and the run did not pass; a candidate is then rejected.
     """
-    if promote == "gate" and not run.gate_passed:
-        raise NotPromotedError(f"run {run.run_id} did not pass the gate ({run.gate_reason}); nothing was switched")
-    reason = f"gate: {run.gate_reason}" if promote == "gate" else "promoted by hand"
     with connect(settings.database(), "trainer", autocommit=True) as connection:
-        before = registry.activate(connection, run.run_id, reason)
+        if promote == "gate" and not run.gate_passed:
+            if run.state == "candidate":
+                registry.reject(connection, run.run_id, run.gate_reason or "never judged")
+            raise NotPromotedError(f"run {run.run_id} did not pass the gate ({run.gate_reason}); nothing was switched")
+        by_hand = promote == "always"
+        reason = "promoted by hand" if by_hand else f"gate: {run.gate_reason}"
+        before = registry.activate(connection, run.run_id, reason, by_hand=by_hand)
     if before is None:
         return f"{run.run_id} is the first run to be served"
     if before.run_id == run.run_id:

@@ -81,7 +81,7 @@ class Settings:
     @property
     def is_default_home(self) -> bool:
         """Whether the state lives in the repository's own `.matching/`."""
-        return self.home == REPO_ROOT / ".matching"
+        return self.home == (REPO_ROOT / ".matching").resolve()
 
     @property
     def postgres_dir(self) -> Path:
@@ -107,6 +107,21 @@ class Settings:
     def node_dir(self) -> Path:
         """Where the parity check installs TensorFlow.js for Node."""
         return self.home / "node"
+
+    @property
+    def max_decision_age_days(self) -> float | None:
+        """Oldest acceptable newest decision, None for any: `MATCHING_MAX_DECISION_AGE_DAYS`, for live data.
+
+        Raises:
+            SettingsError: The value is not a number.
+        """
+        name = "MATCHING_MAX_DECISION_AGE_DAYS"
+        return _number(self.environment, name, 0.0) if self.environment.get(name) else None
+
+    @property
+    def dbt_manifest_dir(self) -> Path:
+        """The manifest that Dagster makes its assets from; apart from what a bare `dbt` writes."""
+        return self.home / "dbt" / "manifest"
 
     @property
     def dbt_target_dir(self) -> Path:
@@ -159,7 +174,7 @@ class Settings:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read settings from the process environment over the repository's `.env` over the home's `.env`.
+    """Read settings from the process environment over the home's `.env` over the repository's `.env`.
 
     Args:
         environment: Replaces `os.environ` and every `.env` file; for tests.
@@ -171,7 +186,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         environment = os.environ
         in_file = {k: v for k, v in dotenv_values(REPO_ROOT / ".env").items() if v is not None}
         home = _home(environment.get("MATCHING_HOME") or in_file.get("MATCHING_HOME"))
-        if home != REPO_ROOT / ".matching":
+        if home != (REPO_ROOT / ".matching").resolve():
             in_file |= {k: v for k, v in dotenv_values(home / ".env").items() if v is not None}
         # A server named in the shell wins over the one that `matching up` wrote into .env.
         kind = _kind(environment) or _kind(in_file) or "embedded"
@@ -205,7 +220,7 @@ def _kind(environment: Mapping[str, str]) -> str | None:
 
 
 def _home(value: str | None) -> Path:
-    return Path(value).expanduser().resolve() if value else REPO_ROOT / ".matching"
+    return (Path(value).expanduser() if value else REPO_ROOT / ".matching").resolve()
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

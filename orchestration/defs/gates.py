@@ -59,7 +59,7 @@ def build_gate_check(gate: Gate) -> dg.AssetChecksDefinition:
         runner = gate_runner(settings)
         with current_reporter().task(f"gate {gate.name}"):
             run_id = run_in_progress(settings, context.run.run_id).run_id if gate.by_run else None
-            outcome = runner.run(gate.name, run_id=run_id)
+            outcome = runner.run(gate.name, run_id=run_id, max_age_days=settings.max_decision_age_days)
             runner.build_docs()
         context.log.info(outcome.summary())
         yield from gate_results(gate, outcome)

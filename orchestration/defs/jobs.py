@@ -2,8 +2,19 @@
 
 import dagster as dg
 
+from expectations.checkpoints import GATES
+
 FEATURES = dg.AssetSelection.groups("staging", "intermediate", "marts", "features", "monitoring", "seeds")
-MODEL = dg.AssetSelection.groups("model")
+# The gates come with the model: trained alone, it must not pass tables that a gate has refused.
+GATE_CHECKS = dg.AssetSelection.checks(
+    *(
+        dg.AssetCheckKey(dg.AssetKey(gate.relation.split(".")), f"gx_{gate.name}{suffix}")
+        for gate in GATES.values()
+        if not gate.by_run
+        for suffix in ("", "_warnings")
+    )
+)
+MODEL = dg.AssetSelection.groups("model") | GATE_CHECKS
 VECTORS = dg.AssetSelection.groups("vectors")
 
 # One process: TensorFlow is imported once, and two cores gain nothing from two steps at a time.

@@ -4,14 +4,19 @@ Belongs here: the bridge from the command line to Dagster. Does not belong here:
 """
 
 import os
+import socket
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import psutil
 
 from orchestration.installation import child_environment
 from orchestration.settings import Settings
+from orchestration.warehouse.connection import connect
+
+PROCESS_TAG = "matching/process"
 
 
 class UnknownJobError(RuntimeError):
@@ -87,6 +92,7 @@ def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] 
     Raises:
         UnknownJobError: There is no such job.
     """
+    connect(settings.database()).close()  # says in one line what Dagster's storage would say in fifty
     os.environ.update(child_environment(settings))  # Dagster reads its instance and dbt its login from there
     known = [job.name for job in list_jobs()]
     if name not in known:
@@ -100,7 +106,10 @@ def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] 
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
     with dg.DagsterInstance.get() as instance:
-        result = job.execute_in_process(run_config=run_config, instance=instance, raise_on_error=False)
+        _close_dead_runs(instance)
+        result = job.execute_in_process(
+            run_config=run_config, instance=instance, raise_on_error=False, tags={PROCESS_TAG: _process()}
+        )
     groups = {key: spec.group_name or "default" for spec in definitions.resolve_all_asset_specs() for key in [spec.key]}
     blocking = {
         check.key: check.blocking
@@ -130,6 +139,18 @@ def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] 
             for m in materializations
         },
     )
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _close_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs as failed whose process was killed on this machine; they would look alive in the UI for ever."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        host, _, pid = run.tags.get(PROCESS_TAG, "").partition(":")
+        if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            instance.report_run_failed(run, "the process that ran it was killed")
 
 
 def _definitions() -> dg.Definitions:

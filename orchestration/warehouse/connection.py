@@ -85,4 +85,6 @@ def _explain(database: DatabaseSettings, role: str | None, message: str) -> str:
         return f"Postgres at {place} has no {what}: run `matching up` first"
     if "permission denied to set role" in message:
         return f"user {database.user!r} may not act as {role!r}: grant {role} to {database.user}"
-    return f"no Postgres answers at {place}: start it with `matching up`"
+    if "Connection refused" in message:
+        return f"no Postgres answers at {place}: start it with `matching up`"
+    return f"cannot log in to Postgres at {place}: {message.strip().splitlines()[-1].strip()}"

@@ -89,11 +89,15 @@ def start(root: Path, port: int | None = None) -> Server:
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         port_file, password_file = root / "port", root / "password"
-        known = int(port_file.read_text()) if port_file.exists() else None
         uid = _server_uid()
         data = _data_dir(root, uid)
+        if not password_file.exists() and data.exists():
+            _put_aside(data, uid)
         running = _running_pid(data)
+        # A start that was killed before it wrote the file left a server that knows its port.
+        known = int(port_file.read_text()) if port_file.exists() else _port_in_use(data)
         if running and port in (None, known) and known is not None:
+            port_file.write_text(str(known))
             return Server(root, data, known, password_file.read_text().strip(), uid, _binaries(uid))
         if running:
             raise WarehouseError(
@@ -197,42 +201,44 @@ def _wait_until_ready(server: Server, process: subprocess.Popen) -> None:
 
 
 def _initdb(server: Server) -> None:
-    server.data.mkdir(parents=True, exist_ok=True)
-    server.data.chmod(0o700)
-    password = server.data.parent / f".initdb-{secrets.token_hex(4)}"
+    """Make the cluster beside its place and move it there: a kill leaves no half cluster that looks whole."""
+    partial = server.data.with_name("data.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    partial.chmod(0o700)
+    password = partial.with_name("initdb-password")
+    password.unlink(missing_ok=True)
     _write_private(password, server.password)
     if server.uid is not None:
-        os.chown(server.data, server.uid, -1)
+        os.chown(partial, server.uid, -1)
         os.chown(password, server.uid, -1)
     try:
         done = _call(
             server,
             [
                 "initdb",
-                "-D",
-                str(server.data),
-                "-U",
-                SUPERUSER,
-                "--pwfile",
-                str(password),
-                "-E",
-                "UTF8",
-                "--auth-host=scram-sha-256",
-                "--auth-local=scram-sha-256",
-                "--data-checksums",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
-                "--locale=C.UTF-8",
-                "--no-instructions",
+                *("-D", str(partial), "-U", SUPERUSER, "--pwfile", str(password), "-E", "UTF8"),
+                *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--data-checksums", "--no-instructions"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C.UTF-8"),
             ],
             stdout=subprocess.PIPE,
         )
     finally:
         password.unlink()
     if done.returncode:
-        shutil.rmtree(server.data, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         reason = (done.stdout or b"").decode(errors="replace").strip().splitlines() or ["no output"]
         raise WarehouseError(f"initdb failed in {server.data}: {reason[-1]}")
+    partial.rename(server.data)
+
+
+def _put_aside(data: Path, uid: int | None) -> None:
+    """Move away a cluster whose password is gone: its state folder was deleted, so it is not wanted any more."""
+    if _running_pid(data):
+        _call(Server(data.parent, data, 0, "", uid, _binaries(uid)), ["pg_ctl", "-D", str(data), "-m", "fast", "stop"])
+    orphan = data.with_name("data.orphaned")
+    shutil.rmtree(orphan, ignore_errors=True)
+    data.rename(orphan)
 
 
 def _configure(server: Server, settings: dict[str, str]) -> None:
@@ -321,8 +327,16 @@ def _drop_dead_pid_file(data: Path) -> None:
 
 
 def _pid_in_file(data: Path) -> int | None:
+    return _number_in_pid_file(data, line=0)
+
+
+def _port_in_use(data: Path) -> int | None:
+    return _number_in_pid_file(data, line=3)
+
+
+def _number_in_pid_file(data: Path, line: int) -> int | None:
     try:
-        return int((data / "postmaster.pid").read_text().splitlines()[0])
+        return int((data / "postmaster.pid").read_text().splitlines()[line])
     except (FileNotFoundError, IndexError, ValueError):
         return None
 

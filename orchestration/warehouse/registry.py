@@ -15,8 +15,9 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 RUN_COLUMNS = (
-    "run_id, state, config_name, config, seed, data_hash, contract_hash, dbt_manifest_hash, git_sha, code_hash, artifact_path, "
-    "trained_until, metrics, gate_passed, gate_reason, dagster_run_id, created_at, published_at, activated_at"
+    "run_id, state, config_name, config, seed, data_hash, contract_hash, dbt_manifest_hash, git_sha, code_hash, "
+    "artifact_path, trained_until, metrics, gate_passed, gate_reason, dagster_run_id, "
+    "created_at, published_at, activated_at"
 )
 
 
@@ -144,11 +145,11 @@ def active_run(connection: psycopg.Connection) -> Run | None:
 
 
 def equal_run(connection: psycopg.Connection, provenance: Provenance) -> Run | None:
-    """Return the newest judged run with the same configuration, seed, data, contract and code, not rejected, if any."""
+    """Return the newest judged run with the same configuration, seed, data, contract and code, if any."""
     return _one(
         connection,
         "where config = %s and seed = %s and data_hash = %s and contract_hash = %s and code_hash = %s"
-        " and judged_at is not null and state <> 'rejected' order by created_at desc limit 1",
+        " and judged_at is not null order by created_at desc limit 1",
         [
             Jsonb(provenance.config),
             provenance.seed,
@@ -169,13 +170,14 @@ def mark_published(connection: psycopg.Connection, run_id: str) -> None:
     connection.execute("update ml.runs set published_at = now() where run_id = %s", [run_id])
 
 
-def activate(connection: psycopg.Connection, run_id: str, reason: str) -> Run | None:
+def activate(connection: psycopg.Connection, run_id: str, reason: str, *, by_hand: bool = False) -> Run | None:
     """Flip the pointer to a published run in one short transaction.
 
     Args:
         connection: As trainer, outside a transaction.
         run_id: The run to serve from now on; its vectors must be published.
         reason: Evidence, kept in `ml.run_transitions`.
+        by_hand: A person decided; then a rejected run may be served too.
 
     Returns:
         The run that was active before, if any.
@@ -188,7 +190,7 @@ def activate(connection: psycopg.Connection, run_id: str, reason: str) -> Run | 
         run, before = get_run(connection, run_id), active_run(connection)
         if run.published_at is None:
             raise RegistryError(f"run {run_id} has no published vectors: `matching publish {run_id}`")
-        if run.state == "rejected":
+        if run.state == "rejected" and not by_hand:
             raise RegistryError(f"run {run_id} was rejected: {run.gate_reason}")
         if before is not None and before.run_id == run_id:
             return before

@@ -64,6 +64,19 @@ def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -
     }
 
 
+@pytest.mark.parametrize("name", ["train_768_two_tower", "full"])
+def test_training_waits_for_every_gate_on_what_it_reads(definitions, name: str) -> None:
+    job = definitions.resolve_job_def(name)
+    waits_for = {
+        upstream.node
+        for node, inputs in job.dependencies.items()
+        if (node.alias or node.name) == "ml__judgement"
+        for dependency in inputs.values()
+        for upstream in dependency.get_node_dependencies()
+    }
+    assert {f"gate_{gate.name}" for gate in GATES.values() if not gate.by_run} <= waits_for
+
+
 def test_schedules_run_jobs_that_exist(definitions) -> None:
     schedules = {schedule.name: schedule.job_name for schedule in definitions.schedules or []}
     assert schedules == {"daily_landing": "dmm_sync", "daily_features": "build_features", "weekly_training": "full"}

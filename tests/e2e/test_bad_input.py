@@ -15,7 +15,7 @@ from e2e_chain import AFFILIATE_ID, API_ID, MATCHING, Chain, Home
 from orchestration.landing.emulator.server import EmulatedApi, parse_fault
 from orchestration.landing.emulator.world import build_world
 from orchestration.settings import DatabaseSettings
-from orchestration.warehouse.connection import connect
+from orchestration.warehouse.connection import WarehouseError, connect
 
 pytestmark = pytest.mark.e2e
 
@@ -125,6 +125,18 @@ def test_training_without_decisions_is_refused_before_anything_is_registered(new
     assert rows(home.database()) == dict.fromkeys(rows(home.database()), 0)
 
 
+def is_training(home: Home) -> bool:
+    """Whether a process of this home holds the lock of training: a moment at which a half-written state would hurt."""
+    if not (home.path / "postgres" / "port").exists():
+        return False
+    try:
+        with connect(home.database()) as connection:
+            query = "select 1 from pg_stat_activity where application_name = 'matching trainer' and query like %s"
+            return connection.execute(query, ["%pg_try_advisory_lock%"]).fetchone() is not None
+    except WarehouseError:  # the server is being made
+        return False
+
+
 def test_a_demo_that_was_killed_goes_on_when_it_is_run_again(new_home) -> None:
     home, demo = new_home(), ("demo", "--size", "small", "--config", "simple")
     first = subprocess.Popen(
@@ -134,12 +146,10 @@ def test_a_demo_that_was_killed_goes_on_when_it_is_run_again(new_home) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    log = home.path / "logs" / "demo.log"
-    deadline = time.monotonic() + 300
-    # dbt has begun to rebuild tables: a moment at which a half-written state would hurt
-    while time.monotonic() < deadline and not (log.exists() and "table model" in log.read_text(errors="replace")):
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline and not is_training(home):
         assert first.poll() is None
-        time.sleep(0.2)
+        time.sleep(0.3)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     shown = home.run(*demo).stdout

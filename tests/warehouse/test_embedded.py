@@ -70,3 +70,32 @@ def test_a_state_folder_closed_to_others_still_works_as_root(root: Path) -> None
     embedded.stop(root)
     if server.data.parent != root:
         shutil.rmtree(server.data.parent)
+
+
+def test_a_deleted_state_folder_is_made_anew_although_its_data_lay_elsewhere(root: Path) -> None:
+    root.parent.chmod(0o700)
+    first = embedded.start(root)
+    shutil.rmtree(root)
+    second = embedded.start(root)
+    assert second.password != first.password
+    with connect(second.database("postgres")) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    embedded.stop(root)
+    if second.data.parent != root:
+        shutil.rmtree(second.data.parent)
+
+
+def test_a_start_that_was_killed_before_it_noted_the_port_is_found_again(root: Path) -> None:
+    first = embedded.start(root)
+    (root / "port").unlink()
+    assert embedded.start(root) == first
+    assert (root / "port").read_text() == str(first.port)
+
+
+def test_a_cluster_that_was_being_made_when_killed_is_made_again(root: Path) -> None:
+    (root / "data.partial").mkdir(parents=True)
+    (root / "data.partial" / "PG_VERSION").write_text("18")
+    (root / "initdb-password").write_text("left behind")
+    with connect(embedded.start(root).database("postgres")) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    assert not (root / "initdb-password").exists()

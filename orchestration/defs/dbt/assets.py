@@ -13,6 +13,7 @@ from orchestration.defs.dbt.project import DBT_PROJECT, Translator
 from orchestration.installation import child_environment
 from orchestration.reporting import current_reporter
 from orchestration.settings import Settings
+from orchestration.warehouse.locks import exclusive
 
 
 @contextmanager
@@ -36,7 +37,11 @@ def dbt_models(
 ) -> Iterator[Any]:
     """Build and test the dbt project: raw → staging → intermediate → marts → features."""
     total = len(context.selected_asset_keys) + len(context.selected_asset_check_keys)
-    with _environment(child_environment(settings)), current_reporter().task("dbt build", total) as on_progress:
+    with (
+        exclusive(settings.database(), "dbt build", "transformer"),
+        _environment(child_environment(settings)),
+        current_reporter().task("dbt build", total) as on_progress,
+    ):
         invocation = dbt.cli(["build"], context=context)
         for done, event in enumerate(invocation.stream().fetch_row_counts(), start=1):
             on_progress(done, total)

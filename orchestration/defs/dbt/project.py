@@ -1,9 +1,11 @@
 """The dbt project as Dagster sees it: its manifest, groups, keys and owners."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,22 @@ class Translator(DagsterDbtTranslator):
 def prepared_project() -> DbtProject:
     """Return the project with a manifest that matches its files, parsing it when they changed.
 
-    Parsing needs no database; it happens here because assets are made from the manifest.
+    Parsing needs no database; it happens here because assets are made from the manifest. Processes take turns, and the
+    manifest appears whole: webserver, daemon and command line may start at the same moment.
     """
-    target = load_settings().dbt_target_dir
-    project = DbtProject(project_dir=DBT_PROJECT_DIR, profiles_dir=REPO_ROOT, target_path=target)
+    target = load_settings().dbt_manifest_dir
+    target.mkdir(parents=True, exist_ok=True)
     fingerprint, stamp = _fingerprint(DBT_PROJECT_DIR), target / "manifest.sha256"
-    if not (project.manifest_path.exists() and stamp.exists() and stamp.read_text() == fingerprint):
-        target.mkdir(parents=True, exist_ok=True)
+    with (target / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ((target / "manifest.json").exists() and stamp.exists() and stamp.read_text() == fingerprint):
+            _parse(target)
+            stamp.write_text(fingerprint)
+    return DbtProject(project_dir=DBT_PROJECT_DIR, profiles_dir=REPO_ROOT, target_path=target)
+
+
+def _parse(target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target) as folder:
         parsed = subprocess.run(
             [sys.executable, "-m", "dbt.cli.main", "parse", "--quiet", "--no-use-colors"],
             cwd=REPO_ROOT,
@@ -50,8 +61,8 @@ def prepared_project() -> DbtProject:
                 **os.environ,
                 "DBT_PROJECT_DIR": str(DBT_PROJECT_DIR),
                 "DBT_PROFILES_DIR": str(REPO_ROOT),
-                "DBT_TARGET_PATH": str(target),
-                "DBT_LOG_PATH": str(target.parent / "logs"),
+                "DBT_TARGET_PATH": folder,
+                "DBT_LOG_PATH": folder,
             },
             capture_output=True,
             text=True,
@@ -59,8 +70,7 @@ def prepared_project() -> DbtProject:
         )
         if parsed.returncode:
             raise RuntimeError(f"dbt cannot parse {DBT_PROJECT_DIR}:\n{parsed.stdout}{parsed.stderr}")
-        stamp.write_text(fingerprint)
-    return project
+        (Path(folder) / "manifest.json").replace(target / "manifest.json")
 
 
 def _fingerprint(folder: Path) -> str:

@@ -32,7 +32,6 @@ class CatalogueConfig(dg.Config):
     kinds={"python", "postgres"},
     owners=OWNERS,
     tags={"domain": "landing"},
-    pool="dmm_api",
 )
 def raw_dmm_items(
     context: dg.AssetExecutionContext, config: CatalogueConfig, settings: dg.ResourceParam[Settings]

@@ -2,15 +2,14 @@
 
 import dagster as dg
 
+from expectations.checkpoints import GATES
 from ml.errors import NotEnoughDataError
 from orchestration import model_runs
 from orchestration.settings import Settings
 
 OWNERS = ["team:ml"]
-FEATURES = [
-    dg.AssetKey(["features", name])
-    for name in ("feat_items", "feat_users", "feat_user_histories", "feat_training_examples")
-]
+# Everything a gate judges before a model may see it: the gate of a table stops only what depends on the table.
+FEATURES = [dg.AssetKey(gate.relation.split(".")) for gate in GATES.values() if not gate.by_run]
 
 
 class TrainingConfig(dg.Config):
@@ -41,7 +40,6 @@ class PromotionConfig(PublishConfig):
     group_name="model",
     kinds={"python", "tensorflow"},
     owners=OWNERS,
-    pool="tensorflow",
 )
 def judgement(
     context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings]
@@ -86,7 +84,6 @@ def beats_windowed_popularity(
     group_name="model",
     kinds={"python", "tensorflow"},
     owners=OWNERS,
-    pool="tensorflow",
 )
 def two_tower(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """The towers trained on everything up to now, as one folder: manifest, `.keras`, SavedModel, report."""
@@ -107,7 +104,6 @@ def two_tower(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Sett
     group_name="model",
     kinds={"tensorflow", "javascript"},
     owners=OWNERS,
-    pool="tensorflow",
 )
 def tfjs_bundle(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """The user tower for browsers, checked in Node against the model where Node is there."""
@@ -128,7 +124,6 @@ def tfjs_bundle(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
         )
         for name, kind in (("item_embeddings", "item"), ("user_embeddings", "user"))
     ],
-    pool="tensorflow",
 )
 def vectors(
     context: dg.AssetExecutionContext, config: PublishConfig, settings: dg.ResourceParam[Settings]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from importlib import resources
 
@@ -28,7 +29,7 @@ def node_modules(tmp_path_factory):
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not on the PATH")
     try:
-        return install_node_modules(tmp_path_factory.mktemp("node"))
+        return install_node_modules(tmp_path_factory.mktemp("node"), os.environ)
     except NodeMissingError as error:
         pytest.skip(f"{error}: no package registry can be reached")
 
