@@ -16,7 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestration.reporting import Reporter, reporting_to
-from orchestration.settings import EMULATED_AFFILIATE_ID, EMULATED_API_ID, Settings, SettingsError, load_settings
+from orchestration.settings import (
+    EMULATED_AFFILIATE_ID,
+    EMULATED_API_ID,
+    DatabaseSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 
 SIZES = ("small", "medium", "large")
 
@@ -29,7 +36,7 @@ def run_demo(size: str, config: str, console: Console, reporter: Reporter) -> No
     """Land, build, judge, train, publish and serve the sample world. Running it again goes on where it stopped.
 
     Raises:
-        DemoError: A job failed.
+        DemoError: A job failed, or the warehouse is not one that invented rows may enter.
         SettingsError: The size is unknown.
     """
     from orchestration import installation
@@ -44,11 +51,17 @@ def run_demo(size: str, config: str, console: Console, reporter: Reporter) -> No
         raise SettingsError(f"size must be one of {', '.join(SIZES)}, not {size!r}")
     started = time.monotonic()
     settings = load_settings()
+    if not settings.embedded:
+        raise DemoError(
+            "the demo lands invented rows and stays away from an external Postgres: give it an embedded one, "
+            "e.g. MATCHING_POSTGRES=embedded MATCHING_HOME=.matching-demo make demo"
+        )
     outcomes: dict[str, JobOutcome] = {}
     with reporting_to(reporter):
         _headline(console, 1, "A warehouse")
-        with reporter.task("embedded Postgres" if settings.embedded else "Postgres"):
+        with reporter.task("embedded Postgres"):
             state = installation.up(settings)
+        claim_warehouse(settings.home, state.database, size)
         _headline(console, 2, f"Raw data: a {size} sample world behind an emulated DMM API")
         with reporter.task("sample world"):
             world = build_world(size)
@@ -75,6 +88,34 @@ def run_demo(size: str, config: str, console: Console, reporter: Reporter) -> No
     _print_recommendations(console, settings)
     _print_next(console, settings)
     console.print(f"[green]✓[/] done in {time.monotonic() - started:.0f} s")
+
+
+def claim_warehouse(home: Path, database: DatabaseSettings, size: str) -> None:
+    """Mark a warehouse as the one of this sample world.
+
+    Raises:
+        DemoError: It holds rows that are not from this world.
+    """
+    from orchestration.landing.emulator import marker
+    from orchestration.warehouse.connection import connect
+
+    if marker.marked_size(home) == size:
+        return
+    with connect(database, "loader") as connection:
+        is_empty = connection.execute(
+            """
+            select not (
+                exists (select from raw_dmm.items) or exists (select from raw_app.users)
+                or exists (select from raw_app.decisions) or exists (select from raw_app.exposures)
+            )
+            """
+        ).fetchone()
+    if is_empty != (True,):
+        raise DemoError(
+            "this warehouse holds other data: use an empty MATCHING_HOME, "
+            f"e.g. MATCHING_HOME=.matching-{size} make demo SIZE={size}"
+        )
+    marker.mark(home, size)
 
 
 def emulate_until_interrupted(

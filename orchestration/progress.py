@@ -1,28 +1,8 @@
 """The one shape in which long functions report how far they are.
 
-Belongs here: the callback type and what wraps it. Does not belong here: anything that draws a progress bar.
+The code lies in `ml.progress`, because `ml` may import nothing of ours and two copies would drift apart.
 """
 
-import time
-from collections.abc import Callable
+from ml.progress import ProgressCallback, ignore_progress, throttled
 
-ProgressCallback = Callable[[int, int | None], None]
-"""Called with (done, total); total is None where nobody can know it."""
-
-
-def ignore_progress(done: int, total: int | None) -> None:
-    """Report to nobody."""
-
-
-def throttled(on_progress: ProgressCallback, seconds: float = 0.05) -> ProgressCallback:
-    """Pass on at most one report every `seconds`, and always the one that reaches the total."""
-    last = float("-inf")
-
-    def report(done: int, total: int | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= seconds or done == total:
-            last = now
-            on_progress(done, total)
-
-    return report
+__all__ = ["ProgressCallback", "ignore_progress", "throttled"]

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ _NUMBER = r"^[+-]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _INSTANT = pa.timestamp("us", tz="UTC")
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+_CLOCK_SKEW = timedelta(hours=1)
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
 
@@ -137,7 +138,11 @@ def one_of(*allowed: str) -> Check:
 
 
 def timestamp(name: str, array: pa.Array, is_required: bool) -> Checked:
-    """Check moments: ISO 8601 with an offset, or a Parquet timestamp with a zone. Without one, nobody knows when."""
+    """Check moments that have passed: ISO 8601 with an offset, or a Parquet timestamp with a zone.
+
+    Without a zone nobody knows when. One event of the future would move "as of", and with it every window that ends
+    there, so only the skew of clocks is let through.
+    """
     rows = len(array)
     unreadable, naive, wrong = np.zeros(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
     if pa.types.is_timestamp(array.type):
@@ -159,10 +164,11 @@ def timestamp(name: str, array: pa.Array, is_required: bool) -> Checked:
     outside = _mask(
         pc.or_(pc.less(values, pa.scalar(_EARLIEST, _INSTANT)), pc.greater_equal(values, pa.scalar(_LATEST, _INSTANT)))
     )
+    ahead = _mask(pc.greater(values, pa.scalar(datetime.now(UTC) + _CLOCK_SKEW, _INSTANT)))
     problems = [("timestamp_without_offset", naive), ("bad_timestamp", wrong | unreadable)]
     if is_required:
         problems.append((f"missing_{name}", missing))
-    return Checked(values, [*problems, ("timestamp_out_of_range", outside)])
+    return Checked(values, [*problems, ("timestamp_out_of_range", outside), ("timestamp_in_future", ahead)])
 
 
 def number(low: float = -1e300, high: float = 1e300, *, above: bool = False) -> Check:

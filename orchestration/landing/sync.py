@@ -4,7 +4,8 @@ Belongs here: planning, paging, progress in `raw_dmm.slices`, completeness. Does
 (client), what a snapshot is (snapshots), when to run (an orchestrator's business).
 
 A slice is complete when as many different items were seen as the API announced. An earlier system took an error for
-the end of the data and reported success on half a catalogue; here only the announced last row ends a slice.
+the end of the data and reported success on half a catalogue; here only the announced last row ends a slice. One
+that outgrew its plan is superseded by smaller ones, so that no plan can keep a run from ending.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,7 @@ from orchestration.landing.errors import DmmError, LandingError
 from orchestration.landing.masking import mask_text
 from orchestration.landing.models import JAPAN
 from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.slices import OFFSET_CAP, SLICE_CEILING, Window, plan_slices
+from orchestration.landing.slices import OFFSET_CAP, SLICE_CEILING, PlannedSlice, Window, plan_slices
 from orchestration.landing.snapshots import (
     Snapshot,
     land_staged_items,
@@ -40,6 +41,11 @@ log = logging.getLogger(__name__)
 Connector = Callable[[], psycopg.Connection[Any]]
 
 _PASSES = 2  # a slice whose rows moved while it was read is read once more
+_CLOSED = ["complete", "superseded"]
+
+
+class _OutgrownError(LandingError):
+    """A slice holds more than can be paged through; its window must be cut again."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,10 @@ class _Slice:
     window: Window
     total_count: int
 
+    @property
+    def place(self) -> str:
+        return f"{self.floor} {self.window}"
+
 
 def new_run_id(kind: str) -> str:
     """Return a fresh, sortable run id such as `sync-20260630T120000-1a2b3c`."""
@@ -104,11 +114,16 @@ def unfinished_run(
     *,
     site: str,
     service: str,
+    floors: Sequence[str],
     window_start: datetime,
     window_end: datetime,
     source: str = "dmm",
 ) -> str | None:
-    """Return the newest run over exactly this window that still has open slices, if there is one."""
+    """Return the newest run with open slices that a request for these floors and exactly this window can finish.
+
+    A run that died before all its floors were planned counts; one with a floor nobody asks for now does not, because
+    that floor would stay open and the same run would come back for ever.
+    """
     window = Window.between(window_start, window_end)
     with contextlib.closing(connect_loader()) as connection:
         row = connection.execute(
@@ -117,11 +132,13 @@ def unfinished_run(
             from raw_dmm.slices as slice
             where slice.source = %s and slice.site = %s and slice.service = %s
             group by slice.run_id
-            having min(slice.window_start) = %s and max(slice.window_end) = %s and bool_or(slice.state <> 'complete')
+            having
+                min(slice.window_start) = %s and max(slice.window_end) = %s
+                and bool_and(slice.floor = any(%s)) and bool_or(slice.state <> all(%s))
             order by max(slice.slice_id) desc
             limit 1
             """,
-            (source, site, service, window.first_at, window.last_at),
+            (source, site, service, window.first_at, window.last_at, list(floors), _CLOSED),
         ).fetchone()
     return None if row is None else str(row[0])
 
@@ -161,16 +178,19 @@ def sync_items(
             open_item_staging(connection)
             for floor in request.floors:
                 _plan_floor(connection, client, request, floor)
-            waiting = _open_slices(connection, request)
-            report, done, total = throttled(on_progress), 0, sum(one.total_count for one in waiting)
-            for one in waiting:
+            waiting = _open_slices(connection, request)[::-1]
+            report, done = throttled(on_progress), 0
+            while waiting:
+                one = waiting.pop()
+                rest = sum(other.total_count for other in waiting)
 
-                def seen_so_far(n: int, shift: int = done) -> None:
-                    report(shift + n, total)
+                def seen_so_far(n: int, announced: int, done: int = done, rest: int = rest) -> None:
+                    report(done + n, done + announced + rest)
 
-                _read_slice(connection, client, request, one, result, seen_so_far)
-                done += one.total_count
-                result.slices += 1
+                seen, parts = _read_slice(connection, client, request, one, result, seen_so_far)
+                done += seen
+                waiting += parts[::-1]
+                result.slices += not parts
     result.requests, result.retries = client.requests - before[0], client.retries - before[1]
     log.info(
         "sync %s: %d slices, %d items, %d added, %d quarantined, %d requests",
@@ -210,21 +230,32 @@ def _plan_floor(connection: psycopg.Connection[Any], client: DmmClient, request:
     ).fetchone()
     if known is not None:
         return
+    window = Window.between(request.window_start, request.window_end)
+    planned = _bisect(client, request, floor, window)
+    if not request.allow_empty and not any(one.total_count for one in planned):
+        raise LandingError(f"{request.site} {request.service}/{floor} holds no item from {window}")
+    with connection.transaction():
+        _write_plan(connection, request, floor, planned)
 
+
+def _bisect(client: DmmClient, request: SyncRequest, floor: str, window: Window) -> list[PlannedSlice]:
     def count(part: Window) -> int:
         page = client.page(site=request.site, service=request.service, floor=floor, window=part, hits=1)
         return page.total_count
 
-    window = Window.between(request.window_start, request.window_end)
-    planned = plan_slices(window, count, ceiling=request.ceiling, cap=request.cap)
-    if not request.allow_empty and not any(one.total_count for one in planned):
-        raise LandingError(f"{request.site} {request.service}/{floor} holds no item from {window}")
-    with connection.transaction(), connection.cursor() as cursor:
+    return plan_slices(window, count, ceiling=request.ceiling, cap=request.cap)
+
+
+def _write_plan(
+    connection: psycopg.Connection[Any], request: SyncRequest, floor: str, planned: list[PlannedSlice]
+) -> list[_Slice]:
+    with connection.cursor() as cursor:
         cursor.executemany(
             """
             insert into raw_dmm.slices
                 (run_id, source, site, service, floor, window_start, window_end, state, total_count)
             values (%s, %s, %s, %s, %s, %s, %s, 'planned', %s)
+            returning slice_id
             """,
             [
                 (
@@ -233,7 +264,29 @@ def _plan_floor(connection: psycopg.Connection[Any], client: DmmClient, request:
                 )
                 for one in planned
             ],
+            returning=True,
         )
+        slice_ids = [row[0] for answer in cursor.results() for row in answer]
+    return [
+        _Slice(slice_id, floor, one.window, one.total_count) for slice_id, one in zip(slice_ids, planned, strict=True)
+    ]
+
+
+def _cut_again(
+    connection: psycopg.Connection[Any], client: DmmClient, request: SyncRequest, one: _Slice
+) -> list[_Slice]:
+    """Put smaller slices in the place of one that has outgrown its plan."""
+    planned = _bisect(client, request, one.floor, one.window)
+    if len(planned) == 1:  # cutting again would go round in circles
+        raise LandingError(
+            f"{request.service}/{one.place}: the API announces {planned[0].total_count} items, "
+            f"then {request.cap} or more"
+        )
+    with connection.transaction():
+        parts = _write_plan(connection, request, one.floor, planned)
+        _update(connection, one.slice_id, state="superseded", error=f"outgrown: cut into {len(parts)} slices")
+    log.info("sync %s: %s/%s has outgrown its plan", request.run_id, request.service, one.place)
+    return parts
 
 
 def _open_slices(connection: psycopg.Connection[Any], request: SyncRequest) -> list[_Slice]:
@@ -243,10 +296,10 @@ def _open_slices(connection: psycopg.Connection[Any], request: SyncRequest) -> l
         from raw_dmm.slices as slice
         where
             slice.run_id = %s and slice.source = %s and slice.site = %s and slice.service = %s
-            and slice.floor = any(%s) and slice.state <> 'complete'
+            and slice.floor = any(%s) and slice.state <> all(%s)
         order by slice.slice_id
         """,
-        (request.run_id, request.source, request.site, request.service, list(request.floors)),
+        (request.run_id, request.source, request.site, request.service, list(request.floors), _CLOSED),
     ).fetchall()
     return [
         _Slice(slice_id, floor, Window(_wire(first), _wire(last)), int(total or 0))
@@ -264,15 +317,19 @@ def _read_slice(
     request: SyncRequest,
     one: _Slice,
     result: SyncResult,
-    report: Callable[[int], None],
-) -> None:
-    place = f"{request.service}/{one.floor} {one.window}"
+    report: Callable[[int, int], None],
+) -> tuple[int, list[_Slice]]:
+    """Read a slice to its end; return (different items seen, slices that have taken its place, if it outgrew)."""
+    place = f"{request.service}/{one.place}"
     try:
-        for _ in range(_PASSES):
-            seen, total = _read_pass(connection, client, request, one, result, report)
-            if seen == total:
-                _update(connection, one.slice_id, state="complete", error=None)
-                return
+        try:
+            for _ in range(_PASSES):
+                seen, total = _read_pass(connection, client, request, one, result, report)
+                if seen == total:
+                    _update(connection, one.slice_id, state="complete", error=None)
+                    return seen, []
+        except _OutgrownError:
+            return 0, _cut_again(connection, client, request, one)
         raise LandingError(f"{place}: {seen} different items seen, {total} announced, after reading it twice")
     except (DmmError, LandingError) as error:
         if not connection.closed:
@@ -289,7 +346,7 @@ def _read_pass(
     request: SyncRequest,
     one: _Slice,
     result: SyncResult,
-    report: Callable[[int], None],
+    report: Callable[[int, int], None],
 ) -> tuple[int, int]:
     """Read a slice from its first row to its announced last; return (different items seen, items announced)."""
     connection.execute(
@@ -301,15 +358,13 @@ def _read_pass(
         (one.slice_id,),
     )
     seen: set[tuple[str, ...]] = set()
-    offset, total = 1, one.total_count
+    offset, total = 1, 1  # the plan's total may be days old; even an empty slice is asked once
     while offset <= total:
         page = client.page(
             site=request.site, service=request.service, floor=one.floor, window=one.window, offset=offset
         )
         if page.total_count >= request.cap:
-            raise LandingError(
-                f"{request.service}/{one.floor} {one.window} has grown past {request.cap} items: plan anew"
-            )
+            raise _OutgrownError(f"{request.service}/{one.place} has grown to {request.cap} items or more")
         fetched_at = datetime.now(UTC)
         prepared = [prepare_item(value, client.secrets) for value in page.items]
         good = [row for row in prepared if isinstance(row, Snapshot)]
@@ -339,7 +394,7 @@ def _read_pass(
         result.unchanged += len(good) - added
         result.quarantined += len(bad)
         result.quarantined_by_reason.update(row.reason for row in bad)
-        report(min(offset - 1, total))
+        report(min(offset - 1, total), total)
         if page.result_count == 0:
             break
     return len(seen), total

@@ -337,6 +337,28 @@ def test_exposures_check_position_and_propensity(loader: Loader, tmp_path: Path)
     }
 
 
+def test_the_future_is_quarantined_for_events_and_users_but_items_may_be_announced(
+    loader: Loader, look: Any, tmp_path: Path
+) -> None:
+    later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    user = {"user_id": "u1", "created_at": "2026-01-01T00:00:00Z", "age_verified": True}
+    shown = {"user_id": "u1", "content_id": "a1", "exposed_at": "2026-01-01T00:00:00Z", "surface": "feed"}
+    shown |= {"policy": "popular", "position": "1", "propensity": "0.5"}
+    pre_order = ITEM | {"date": f"{datetime.now(UTC).year + 1}-06-01 10:00:00"}
+    result = load_files(
+        loader,
+        items=as_jsonl(tmp_path / "i.jsonl", [pre_order]),
+        users=as_csv(tmp_path / "u.csv", [user, user | {"user_id": "u2", "created_at": later}]),
+        decisions=as_csv(tmp_path / "d.csv", [GOOD, GOOD | {"decided_at": later}]),
+        exposures=as_csv(tmp_path / "e.csv", [shown, shown | {"exposed_at": later}]),
+    )
+    assert result.files.pop("items").landed == 1
+    for counts in result.files.values():
+        assert (counts.landed, counts.quarantined_by_reason) == (1, {"timestamp_in_future": 1})
+    details = [f"{name} is {later!r}" for name in ("created_at", "decided_at", "exposed_at")]
+    assert look("select detail from raw_app.quarantine order by 1") == [(detail,) for detail in details]
+
+
 def test_items_go_the_same_way_as_from_the_api(loader: Loader, look: Any, tmp_path: Path) -> None:
     bad = [ITEM | {"content_id": ""}, ITEM | {"date": "x"}, [1], ITEM | {"title": "a\x00"}]
     path = as_jsonl(tmp_path / "items.jsonl", [ITEM, ITEM | {"title": "夏の旅行だより"}, *bad])

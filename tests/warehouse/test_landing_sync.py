@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.warehouse
 
 API_ID, AFFILIATE_ID = "SENTINELAPIID123", "sentinelaffiliate-990"
 WINDOW = {"window_start": datetime(2026, 3, 1, tzinfo=UTC), "window_end": datetime(2027, 1, 1, tzinfo=UTC)}
+LAST_SECOND = WINDOW["window_end"] - timedelta(seconds=1)
+FLOORS = ("videoa", "videoc")
 PLACE = {"site": "FANZA", "service": "digital"}
 Loader = Callable[[], psycopg.Connection[Any]]
 
@@ -47,7 +50,7 @@ def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any
 
 
 def sync(api: EmulatedApi, loader: Loader, run_id: str = "run-1", **options: Any) -> SyncResult:
-    request: dict[str, Any] = {**PLACE, **WINDOW, "floors": ("videoa", "videoc"), "ceiling": 40, "cap": 150}
+    request: dict[str, Any] = {**PLACE, **WINDOW, "floors": FLOORS, "ceiling": 40, "cap": 150}
     request |= {name: options.pop(name) for name in list(options) if name in SyncRequest.__dataclass_fields__}
     credentials = DmmCredentials(API_ID, AFFILIATE_ID)
     with DmmClient(credentials, api.base_url, requests_per_second=None, backoff=0.001, longest_backoff=0.002) as client:
@@ -134,12 +137,118 @@ def test_a_failing_api_fails_the_slice_by_name_and_the_run_can_be_continued(
         assert states["planned"] > 0
         [(error,)] = look("select error from raw_dmm.slices where state = 'failed'")
         assert "500" in error
-        assert unfinished_run(loader, **PLACE, **WINDOW) == "run-1"
+        assert unfinished_run(loader, **PLACE, **WINDOW, floors=FLOORS) == "run-1"
         api.server.faults = ()
         sync(api, loader)
     assert set(look("select floor, content_id from raw_dmm.items")) == expected(world)
     assert look("select count(*) from raw_dmm.items")[0][0] == len(expected(world))
-    assert unfinished_run(loader, **PLACE, **WINDOW) is None
+    assert unfinished_run(loader, **PLACE, **WINDOW, floors=FLOORS) is None
+
+
+def plan_by_hand(warehouse: DatabaseSettings, totals: dict[str, int], run_id: str = "run-1") -> None:
+    """Write the plan that a sync made, before it died, of a catalogue in which each floor was one slice."""
+    with connect(warehouse, "loader") as connection:
+        connection.cursor().executemany(
+            """
+            insert into raw_dmm.slices
+                (run_id, source, site, service, floor, window_start, window_end, state, total_count, error)
+            values (%s, 'dmm', 'FANZA', 'digital', %s, %s, %s, 'failed', %s, 'the API answered 500')
+            """,
+            [(run_id, floor, WINDOW["window_start"], LAST_SECOND, total) for floor, total in totals.items()],
+        )
+
+
+def test_a_slice_that_has_outgrown_its_plan_is_cut_again_and_the_run_ends(
+    world: World, warehouse: DatabaseSettings, loader: Loader, look: Any
+) -> None:
+    plan_by_hand(warehouse, {"videoa": 5, "videoc": 5})
+    seen: list[tuple[int, int | None]] = []
+    with EmulatedApi(world, cap=150) as api:
+        assert unfinished_run(loader, **PLACE, **WINDOW, floors=FLOORS) == "run-1"
+        result = sync(api, loader, on_progress=lambda done, total: seen.append((done, total)))
+        assert unfinished_run(loader, **PLACE, **WINDOW, floors=FLOORS) is None
+        assert sync(api, loader).requests == 0
+    assert set(look("select floor, content_id from raw_dmm.items")) == expected(world)
+    assert seen[-1] == (len(expected(world)), len(expected(world)))
+    old = look("select floor, error from raw_dmm.slices where state = 'superseded'")
+    assert [floor for floor, _ in old] == ["videoa"]  # 256 items; the other floor fits below the cap
+    assert all(error.startswith("outgrown: cut into ") for _, error in old)
+    # What took its place covers the same window, once.
+    gaps = """
+        select bool_and(window_start = before + interval '1 second'), min(window_start), max(window_end)
+        from (select *, lag(window_end) over (order by window_start) as before
+              from raw_dmm.slices where floor = 'videoa' and state = 'complete') as part
+    """
+    assert look(gaps) == [(True, WINDOW["window_start"], LAST_SECOND)]
+    assert look("select count(*) from raw_dmm.slices where state = 'complete'") == [(result.slices,)]
+
+
+@pytest.mark.parametrize("planned", [0, 7, 100_000])
+def test_a_resumed_slice_is_read_to_what_is_announced_now(
+    world: World, warehouse: DatabaseSettings, loader: Loader, look: Any, planned: int
+) -> None:
+    plan_by_hand(warehouse, {"videoa": planned, "videoc": planned})
+    with EmulatedApi(world) as api:
+        sync(api, loader, ceiling=40_000, cap=50_000)
+    assert set(look("select floor, content_id from raw_dmm.items")) == expected(world)
+    assert look("select state, bool_and(rows_seen = total_count) from raw_dmm.slices group by 1") == [
+        ("complete", True)
+    ]
+
+
+def test_an_outgrown_slice_that_cannot_be_cut_says_so_and_is_tried_again(
+    world: World, warehouse: DatabaseSettings, loader: Loader, look: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_by_hand(warehouse, {"videoa": 5, "videoc": 5})
+    with EmulatedApi(world, cap=150) as api:
+        api.server.faults = (Fault("http_500", requests=frozenset(range(2, 7))),)  # the first probe, for good
+        with pytest.raises(DmmTransientError, match=r"digital/videoa 2026-.* \(gave up"):
+            sync(api, loader)
+        assert look("select floor, state from raw_dmm.slices order by 1") == [
+            ("videoa", "failed"),
+            ("videoc", "failed"),
+        ]
+        api.server.faults = ()
+        page = DmmClient.page
+        with monkeypatch.context() as patch:
+            # Small when probed and large when read: cutting would go on for ever.
+            patch.setattr(
+                DmmClient,
+                "page",
+                lambda self, **about: replace(page(self, **about), total_count=30 if about.get("hits") == 1 else 150),
+            )
+            with pytest.raises(LandingError, match="the API announces 30 items, then 150 or more"):
+                sync(api, loader)
+        assert ("videoa", "failed") in look("select floor, state from raw_dmm.slices")
+        sync(api, loader)
+    assert set(look("select floor, content_id from raw_dmm.items")) == expected(world)
+
+
+@pytest.mark.parametrize(
+    ("planned", "requested", "is_resumed"),
+    [
+        (("videoa",), ("videoa",), True),
+        (("videoa",), ("videoa", "videoc"), True),  # it died before the second floor was planned
+        (("videoa", "videoc"), ("videoc", "videoa"), True),
+        (("videoa", "videoc"), ("videoa",), False),
+        (("videoa",), ("videoc",), False),
+    ],
+)
+def test_only_a_run_that_the_request_can_finish_is_resumed(
+    world: World,
+    warehouse: DatabaseSettings,
+    loader: Loader,
+    planned: tuple[str, ...],
+    requested: tuple[str, ...],
+    is_resumed: bool,
+) -> None:
+    plan_by_hand(warehouse, dict.fromkeys(planned, 5), "run-0")
+    found = unfinished_run(loader, **PLACE, **WINDOW, floors=requested)
+    assert (found == "run-0") == is_resumed
+    with EmulatedApi(world) as api:
+        sync(api, loader, found or "run-1", floors=requested)
+    assert unfinished_run(loader, **PLACE, **WINDOW, floors=requested) is None
+    assert (unfinished_run(loader, **PLACE, **WINDOW, floors=planned) is None) == is_resumed
 
 
 def test_a_row_that_hides_another_is_noticed(world: World, loader: Loader, look: Any) -> None:

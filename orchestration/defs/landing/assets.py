@@ -5,6 +5,7 @@ from datetime import datetime
 import dagster as dg
 
 from orchestration.landing.client import DmmClient, DmmCredentials
+from orchestration.landing.emulator import marker
 from orchestration.landing.errors import DmmPermanentError, LandingError
 from orchestration.landing.models import JAPAN
 from orchestration.landing.sync import SyncRequest, new_run_id, sync_items, unfinished_run
@@ -38,6 +39,13 @@ def raw_dmm_items(
 ) -> dg.MaterializeResult:
     """Append-only snapshots of catalogue items, one per change, pulled from the DMM Affiliate API."""
     dmm = settings.dmm()
+    size = marker.marked_size(settings.home)
+    if size is not None and not marker.is_emulated(dmm.base_url):
+        raise dg.Failure(
+            f"this home holds the demo's sample world ({size}): pull the real catalogue into another one, "
+            "e.g. MATCHING_HOME=.matching-live",
+            allow_retries=False,
+        )
     connect_loader = connector(settings.database(), "loader")
     start = datetime.fromisoformat(config.released_from).replace(tzinfo=JAPAN)
     if config.released_until is None:
@@ -46,7 +54,12 @@ def raw_dmm_items(
     else:
         end = datetime.fromisoformat(config.released_until).replace(tzinfo=JAPAN)
     resumed = unfinished_run(
-        connect_loader, site=config.site, service=config.service, window_start=start, window_end=end
+        connect_loader,
+        site=config.site,
+        service=config.service,
+        floors=config.floors,
+        window_start=start,
+        window_end=end,
     )
     request = SyncRequest(
         site=config.site,

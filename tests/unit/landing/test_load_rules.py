@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,18 @@ def test_a_moment_survives_every_usual_spelling(naive: datetime, quarters: int) 
     for others in ([], ["2026-13-01T00:00:00Z"]):  # one odd row must not change how its neighbours are read
         checked = timestamp("decided_at", pa.array(spellings + others), True)
         assert checked.values.to_pylist()[: len(spellings)] == [moment] * len(spellings)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_what_has_not_happened_yet_is_refused_but_for_the_skew_of_clocks(as_text: bool) -> None:
+    now = datetime.now(UTC)
+    moments = [now - timedelta(days=1), now, now + timedelta(minutes=58), now + timedelta(minutes=62)]
+    moments += [now + timedelta(days=400), datetime(2101, 1, 1, tzinfo=UTC)]
+    texts = [f"{moment.isoformat()}" for moment in moments]
+    given = pa.array(texts) if as_text else pa.array(moments, pa.timestamp("ns", tz="Asia/Tokyo"))
+    checked = check_batch((Column("at", timestamp),), {"at": given}, len(moments))
+    assert checked.bad == [(3, "timestamp_in_future"), (4, "timestamp_in_future"), (5, "timestamp_out_of_range")]
+    assert checked.table["at"].to_pylist() == moments[:3]
 
 
 @pytest.mark.parametrize("kind", [pa.float64(), pa.list_(pa.string()), pa.bool_()])
