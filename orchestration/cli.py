@@ -291,8 +291,9 @@ def recommend(
         if out is None:
             raise typer.BadParameter("--all needs --out FILE")
         with TerminalReporter().task("recommend") as on_progress:
-            users, rows = serving.write_all(database, limit, out, on_progress)
-        console.print(f"{rows:,} recommendations for {users:,} users → {out}")
+            export = serving.write_all(database, limit, out, on_progress)
+        skipped = f", {export.skipped:,} users skipped who may not be served any more" if export.skipped else ""
+        console.print(f"{export.rows:,} recommendations for {export.users:,} users → {out}{skipped}", soft_wrap=True)
         return
     if user_id is None:
         raise typer.BadParameter("name a user, or use --all --out FILE")

@@ -17,9 +17,22 @@ from orchestration.progress import ProgressCallback, ignore_progress
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 
+# An export of all users that an activation interrupts begins again, at most this often in all.
+EXPORT_ATTEMPTS = 3
+
+# The warehouse's own messages name no user, since its log keeps them; whoever asked is told whom it was about.
+_REFUSALS = {
+    "unknown user": "unknown user {user_id!r}",
+    "user is not age-verified": "user {user_id!r} is not age-verified",
+}
+
 
 class ServingError(RuntimeError):
     """A serving function refused; its own one-line message."""
+
+
+class UserRefusedError(ServingError):
+    """This one user is unknown or not age-verified; others may well be served."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,29 @@ class ServedItem:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Export:
+    """What an export of all users wrote.
+
+    Attributes:
+        users: Users whose list was made.
+        rows: Rows in the file.
+        skipped: Users who could no longer be served when their turn came.
+        model_run: The run that made every row.
+    """
+
+    users: int
+    rows: int
+    skipped: int
+    model_run: str
+
+
 def recommend(database: DatabaseSettings, user_id: str, limit: int = 20) -> list[ServedItem]:
     """Return the list of one user.
 
     Raises:
-        ServingError: Unknown user, not age-verified, or no run is active.
+        UserRefusedError: Unknown user, or not age-verified.
+        ServingError: No run is active.
     """
     with connect(database, "app") as connection:
         return _recommend(connection, user_id, limit)
@@ -60,42 +91,77 @@ def similar_items(database: DatabaseSettings, content_id: str, limit: int = 20) 
 
 def write_all(
     database: DatabaseSettings, limit: int, out: Path, on_progress: ProgressCallback = ignore_progress
-) -> tuple[int, int]:
-    """Write the lists of all age-verified users as `user_id,content_id,rank,score`.
+) -> Export:
+    """Write the lists of all users who are age-verified now as `user_id,content_id,rank,score`.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all, and holds rows of one model run only.
 
     Returns:
-        Users and rows written.
+        What was written.
+
+    Raises:
+        ServingError: There is nobody to serve, no run is active, or other runs keep becoming active.
     """
-    with connect(database, "analyst") as connection:
-        users = [
-            user_id
-            for (user_id,) in connection.execute(
-                "select user_id from features.feat_users where is_age_verified order by user_id"
-            )
-        ]
+    # Autocommit: an export of an hour must not hold locks on vectors that a publication wants to drop.
+    with connect(database, "analyst", autocommit=True) as connection:
+        users = [user_id for (user_id,) in connection.execute("select user_id from serving.servable_users()")]
     if not users:
         raise ServingError("there are no age-verified users to recommend to")
     partial = out.with_name(f"{out.name}.partial")
-    rows = 0
     try:
-        with partial.open("w", newline="") as handle, connect(database, "app") as connection:
-            writer = csv.writer(handle)
-            writer.writerow(["user_id", "content_id", "rank", "score"])
-            for done, user_id in enumerate(users, start=1):
-                for item in _recommend(connection, user_id, limit):
-                    writer.writerow([user_id, item.content_id, item.rank, f"{item.score:.6f}"])
-                    rows += 1
-                on_progress(done, len(users))
-        partial.replace(out)
+        with connect(database, "app", autocommit=True) as connection:
+            for _ in range(EXPORT_ATTEMPTS):
+                export = _write_lists(connection, users, limit, partial, on_progress)
+                if export is not None:
+                    partial.replace(out)
+                    return export
     finally:
         partial.unlink(missing_ok=True)
-    return len(users), rows
+    raise ServingError(
+        f"another model run became active during each of {EXPORT_ATTEMPTS} attempts: export again when runs rest"
+    )
+
+
+def _write_lists(
+    connection: psycopg.Connection, users: list[str], limit: int, path: Path, on_progress: ProgressCallback
+) -> Export | None:
+    """Write one file of one run; None when another run became active on the way."""
+    model_run = _active_run(connection)
+    rows = skipped = 0
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["user_id", "content_id", "rank", "score"])
+        for done, user_id in enumerate(users, start=1):
+            try:
+                items = _recommend(connection, user_id, limit)
+            except UserRefusedError:
+                items = []
+                skipped += 1
+            if any(item.model_run != model_run for item in items):
+                return None
+            writer.writerows([user_id, item.content_id, item.rank, f"{item.score:.6f}"] for item in items)
+            rows += len(items)
+            on_progress(done, len(users))
+    return Export(users=len(users) - skipped, rows=rows, skipped=skipped, model_run=model_run)
+
+
+def _active_run(connection: psycopg.Connection) -> str:
+    try:
+        [(run_id,)] = connection.execute("select serving.active_run_id()").fetchall()
+    except psycopg.errors.NoDataFound as error:
+        raise ServingError(error.diag.message_primary or "refused") from None
+    return str(run_id)
 
 
 def _recommend(connection: psycopg.Connection, user_id: str, limit: int) -> list[ServedItem]:
-    return _call(connection, "select * from serving.recommend(p_user_id => %s, p_limit => %s)", [user_id, limit])
+    query = "select * from serving.recommend(p_user_id => %s, p_limit => %s)"
+    try:
+        return _call(connection, query, [user_id, limit])
+    except ServingError as error:
+        refusal = _REFUSALS.get(str(error))
+        if refusal is None:
+            raise
+        raise UserRefusedError(refusal.format(user_id=user_id)) from None
 
 
 def _call(connection: psycopg.Connection, query: str, values: list[Any]) -> list[ServedItem]:

@@ -116,6 +116,22 @@ def test_every_open_model_is_granted_to_analysts_and_nothing_private_is_granted(
         assert ("analyst" in readers) is (node["fqn"][1] in OPEN_LAYERS), node["name"]
 
 
+def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, Any]) -> None:
+    features = {"feat_items", "feat_users", "feat_user_histories", "feat_training_examples"}
+    expected = {
+        "analyst": {node["name"] for node in open_models(manifest)},
+        "trainer": {*features, "fct_decisions"},  # a gate reads the decisions
+        "serving_owner": {"feat_items"},
+        "monitor": {node["name"] for node in models(manifest) if node["fqn"][1] == "monitoring"},
+    }
+    granted: dict[str, set[str]] = {}
+    for node in models(manifest):
+        assert set(node["config"]["grants"]) <= {"select"}, node["name"]
+        for role in node["config"]["grants"].get("select", []):
+            granted.setdefault(role, set()).add(node["name"])
+    assert granted == expected
+
+
 def test_every_model_that_counts_or_chooses_by_order_has_a_unit_test(manifest: dict[str, Any]) -> None:
     tested = {test["model"] for test in manifest["unit_tests"].values()}
     windowed = {

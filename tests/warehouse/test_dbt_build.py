@@ -31,6 +31,7 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 CODES = {"like": 1, "skip": 0, "nope": -1}
 BLOCKED_TAG = 999000  # a rule of the seed content_policy
 WINDOW = timedelta(hours=720)
+FUTURE = datetime(2199, 1, 1, tzinfo=UTC)  # what a wrong client clock says
 
 
 def dbt(database: DatabaseSettings, folder: Path, *arguments: str) -> str:
@@ -114,7 +115,7 @@ def random_world(seed: int) -> World:
                     fetched_at=instant(rng, 0, 80),
                     usable=rng.random() > 0.15,
                     price=rng.choice([None, 0, 300, 500, 980]),
-                    released_at=START + timedelta(days=rng.randint(-300, 90)),
+                    released_at=START + timedelta(days=rng.randint(-300, 150)),
                     tags=random_tags(rng, content_id),
                     maker=rng.choice([None, 71, 72]),
                     has_sample=rng.random() > 0.2,
@@ -130,6 +131,8 @@ def random_world(seed: int) -> World:
     for user, content_id, decision, decided_at in list(events):
         if content_id == "item003":  # the same event once more, in another spelling
             events[user, "ITEM003", decision, decided_at] = None
+    for content_id, user in (("item004", users[2]), ("item004", "guest"), ("missing01", users[2])):
+        events[user, content_id, "like", FUTURE] = None
     shuffled = list(events)
     rng.shuffle(shuffled)  # landing order is not event order: late arrivals everywhere
     return World(
@@ -178,6 +181,12 @@ def land(database: DatabaseSettings, world: World) -> None:
             "copy raw_app.decisions (user_id, content_id, decision, decided_at, surface) from stdin",
             [(d.user_id, d.content_id, d.decision, d.decided_at, "feed") for d in world.decisions],
         )
+        copy(
+            connection,
+            "copy raw_app.exposures (user_id, content_id, exposed_at, surface, policy, position, propensity)"
+            " from stdin",
+            [(user, "item004", at, "feed", "best", 1, 1.0) for user in world.users for at in (START, FUTURE)],
+        )
 
 
 class Oracle:
@@ -185,7 +194,7 @@ class Oracle:
 
     def __init__(self, world: World, as_of: datetime | None = None) -> None:
         self.world = world
-        self.as_of = as_of or max(d.decided_at for d in world.decisions)
+        self.as_of = as_of or max(d.decided_at for d in world.decisions if d.decided_at < FUTURE)
         self.catalogue_as_of = as_of or max(self.as_of, max(s.fetched_at for s in world.snapshots))
         self.known = {item: self.snapshots_of(item) for item in {s.item_id for s in world.snapshots}}
         self.latest = {item: found[-1] for item, found in self.known.items() if found}
@@ -365,8 +374,24 @@ def test_no_decision_is_lost_without_a_reason(built: DatabaseSettings, world: Wo
     found = rows(built, "select count(*), count(item_id), count(unjoined_reason) from marts.fct_decisions")
     assert found == [(len(distinct), len(oracle.events), len(distinct) - len(oracle.events))]
     shares = rows(built, "select outcome, decision_share from monitoring.decision_join_quality")
-    assert {outcome for outcome, _ in shares} == {"joined", "content_id_unknown", "item_blocked_by_policy"}
+    reasons = {"content_id_unknown", "item_blocked_by_policy", "decided_in_future"}
+    assert {outcome for outcome, _ in shares} == {"joined", *reasons}
     assert sum(share for _, share in shares) == pytest.approx(1)
+
+
+def test_events_from_the_future_are_kept_counted_and_move_nothing(built: DatabaseSettings, world: World) -> None:
+    oracle = Oracle(world)
+    assert rows(built, "select distinct as_of from features.feat_items") == [(oracle.as_of,)]
+    assert any(s.released_at > oracle.catalogue_as_of for s in oracle.latest.values()), "the world has no pre-order"
+    counted = "select decision_count from monitoring.decision_join_quality where outcome = 'decided_in_future'"
+    assert rows(built, counted) == [(3,)]
+    outcomes = "select unjoined_reason, count(*), count(item_id) from marts.fct_exposures group by 1 order by 1"
+    n_users = len(world.users)
+    assert rows(built, outcomes) == [("exposed_in_future", n_users, 0), (None, n_users, n_users)]
+    newest = rows(built, "select newest_event_at from monitoring.landing_freshness where dataset like 'raw_app.%'")
+    assert max(newest) < (FUTURE,)
+    assert rows(built, "select count(*) from marts.dim_users where created_at >= '2199-01-01'") == [(0,)]
+    assert rows(built, "select max(active_on) < '2199-01-01' from marts.fct_item_popularity_daily") == [(True,)]
 
 
 def test_price_history_tells_the_price_of_every_instant(built: DatabaseSettings, world: World) -> None:
@@ -391,7 +416,8 @@ def test_features_of_an_earlier_instant_ignore_what_came_later(
 def test_roles_read_what_is_theirs_and_nothing_more(built: DatabaseSettings) -> None:
     for role, relation in [
         ("trainer", "features.feat_training_examples"),
-        ("serving_owner", "marts.dim_items"),
+        ("trainer", "marts.fct_decisions"),
+        ("serving_owner", "features.feat_items"),
         ("monitor", "monitoring.decision_join_quality"),
     ]:
         assert rows(built, f"select count(*) from {relation}", role)[0][0] > 0
@@ -400,7 +426,10 @@ def test_roles_read_what_is_theirs_and_nothing_more(built: DatabaseSettings) -> 
         ("analyst", "raw_app.decisions"),
         ("trainer", "staging.stg_app__users"),
         ("serving_owner", "marts.fct_decisions"),
+        ("serving_owner", "marts.dim_items"),
         ("serving_owner", "features.feat_training_examples"),
+        ("serving_owner", "features.feat_users"),
+        ("trainer", "marts.dim_users"),
         ("monitor", "marts.fct_decisions"),
         ("app", "marts.dim_items"),
     ]:

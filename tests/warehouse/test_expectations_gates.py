@@ -380,6 +380,26 @@ def test_users_with_the_same_short_history_may_share_a_vector(world: DatabaseSet
     assert outcome.warnings == ()
 
 
+def test_one_decision_from_the_future_does_not_blind_the_rules_about_the_newest_week(
+    world: DatabaseSettings, runner: GateRunner
+) -> None:
+    future = (
+        "update marts.fct_decisions set item_id = null, unjoined_reason = 'decided_in_future', "
+        "decided_at = '2030-01-01 00:00:00+00' where decision_id = 900"
+    )
+    fault = next(change for name, change in FAULTS["fct_decisions"] if name == "recent_decisions_find_items")
+    with broken(world, future):
+        outcome = judge(runner, "fct_decisions")
+        assert outcome.passed
+        assert outcome.warnings == ()
+    with broken(world, future, fault.replace("{}", "marts.fct_decisions")):
+        failures = judge(runner, "fct_decisions").critical_failures
+        assert "recent_decisions_find_items" in {failure.name for failure in failures}
+    with broken(world, future.replace("= 900", "% 20 = 0")):
+        warnings = judge(runner, "fct_decisions").warnings
+        assert [warning.name for warning in warnings] == ["decisions_happened_before_they_landed"]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.37])
 def test_the_observed_share_is_the_share_of_broken_rows(
     world: DatabaseSettings, runner: GateRunner, share: float

@@ -1,6 +1,4 @@
 -- One row per user with at least one joined decision, as of as_of: the newest events, oldest first.
-{{ config(grants={'+select': ['serving_owner']}) }}
-
 with
 
 decisions as (

@@ -1,6 +1,4 @@
 -- One row per known user, as of as_of; counts are joined decisions.
-{{ config(grants={'+select': ['serving_owner']}) }}
-
 with
 
 users as (

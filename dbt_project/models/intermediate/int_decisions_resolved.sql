@@ -27,8 +27,9 @@ select
     events.decision_id,
     events.user_id,
     events.content_id,
-    content_keys.item_id,
+    case when not events.is_ahead_of_landing then content_keys.item_id end as item_id,
     case
+        when events.is_ahead_of_landing then 'decided_in_future'
         when content_keys.content_key is null then 'content_id_unknown'
         else content_keys.unjoined_reason
     end as unjoined_reason,

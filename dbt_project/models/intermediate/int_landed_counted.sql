@@ -1,4 +1,4 @@
--- One row per landed dataset: how many rows there are and how new they are.
+-- One row per landed dataset: how many rows there are and how new they are; no event from the future counts as newest.
 with
 
 snapshots as (
@@ -42,13 +42,13 @@ union all
 select
     'raw_app.decisions' as dataset,
     count(*) as row_count,
-    max(decided_at) as newest_event_at,
+    max(decided_at) filter (where not is_ahead_of_landing) as newest_event_at,
     max(ingested_at) as newest_landed_at
 from decisions
 union all
 select
     'raw_app.exposures' as dataset,
     count(*) as row_count,
-    max(exposed_at) as newest_event_at,
+    max(exposed_at) filter (where not is_ahead_of_landing) as newest_event_at,
     max(ingested_at) as newest_landed_at
 from exposures

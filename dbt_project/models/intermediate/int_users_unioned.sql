@@ -25,18 +25,19 @@ excluded_tags as (
 
 ),
 
--- Events may land before, or without, the user's own row; such a user counts as not age-verified.
+-- Events may land before, or without, the user's own row; such a user counts as not age-verified. A user is known
+-- from the landing of an event at the latest, whatever its clock said.
 sightings as (
 
     select
         user_id,
-        min(decided_at) as seen_at
+        min(least(decided_at, ingested_at)) as seen_at
     from decisions
     group by user_id
     union all
     select
         user_id,
-        min(exposed_at) as seen_at
+        min(least(exposed_at, ingested_at)) as seen_at
     from exposures
     group by user_id
 

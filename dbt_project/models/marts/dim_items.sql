@@ -1,5 +1,5 @@
 -- One row per item that content policy allows: its newest landed state.
-{{ config(indexes=[{'columns': ['content_id']}], grants={'+select': ['serving_owner']}) }}
+{{ config(indexes=[{'columns': ['content_id']}]) }}
 
 with
 

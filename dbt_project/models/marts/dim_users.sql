@@ -1,6 +1,4 @@
 -- One row per user: registered in the app, or seen only in its events.
-{{ config(grants={'+select': ['serving_owner']}) }}
-
 with
 
 users as (

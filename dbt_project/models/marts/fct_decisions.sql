@@ -1,5 +1,8 @@
 -- One row per decision event; exact repeats removed, events without an item kept with the reason.
-{{ config(indexes=[{'columns': ['user_id', 'decided_at']}, {'columns': ['item_id', 'decided_at']}]) }}
+{{ config(
+    indexes=[{'columns': ['user_id', 'decided_at']}, {'columns': ['item_id', 'decided_at']}],
+    grants={'+select': ['trainer']}
+) }}
 
 with
 

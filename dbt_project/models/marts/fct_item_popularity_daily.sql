@@ -1,5 +1,5 @@
 -- One row per item and day in Japan with at least one decision or exposure.
-{{ config(indexes=[{'columns': ['active_on']}], grants={'+select': ['serving_owner']}) }}
+{{ config(indexes=[{'columns': ['active_on']}]) }}
 
 with
 

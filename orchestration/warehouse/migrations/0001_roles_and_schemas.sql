@@ -38,7 +38,7 @@ comment on schema serving is 'Functions an app may execute.';
 -- Extensions and their operators live in public; everyone may use them, nobody may create there.
 grant usage on schema public to loader, transformer, trainer, analyst, app, monitor, serving_owner;
 grant usage on schema raw_dmm, raw_app to loader, transformer;
-grant usage on schema marts to analyst, trainer, serving_owner, monitor;
+grant usage on schema marts to analyst, trainer;
 grant usage on schema features to analyst, trainer, serving_owner;
 grant usage on schema monitoring to analyst, monitor;
 grant usage on schema serving to app, analyst;

@@ -9,7 +9,7 @@ create table raw_dmm.slices (
     floor text not null,
     window_start timestamptz not null,
     window_end timestamptz not null,
-    state text not null check (state in ('planned', 'running', 'complete', 'failed')),
+    state text not null check (state in ('planned', 'running', 'complete', 'failed', 'superseded')),
     total_count integer check (total_count >= 0),
     next_offset integer not null default 1 check (next_offset >= 1),
     rows_seen integer not null default 0 check (rows_seen >= 0),
@@ -111,7 +111,9 @@ create table raw_app.excluded_tags (
 );
 comment on table raw_app.excluded_tags is 'Tags a user never wants to see.';
 
-grant select, insert, update on all tables in schema raw_dmm to loader;
-grant select, insert, update on all tables in schema raw_app to loader;
-grant usage on all sequences in schema raw_dmm, raw_app to loader;
+-- What landed is evidence: the loader adds to it and cannot change or remove it. Only a slice's progress, what the app
+-- says about a user, and a user's own exclusions change.
+grant select, insert on all tables in schema raw_dmm, raw_app to loader;
+grant update on raw_dmm.slices, raw_app.users to loader;
+grant delete on raw_app.excluded_tags to loader;
 grant select on all tables in schema raw_dmm, raw_app to transformer;

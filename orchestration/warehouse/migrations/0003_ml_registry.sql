@@ -28,7 +28,8 @@ create table ml.runs (
 comment on table ml.runs is
 'One row per training run: provenance, measured metrics and its place in candidate, active, retired, '
 'rejected.';
-comment on column ml.runs.code_hash is 'Hash of the sources of ml/: what decides, with data, configuration and seed, which vectors come out.';
+comment on column ml.runs.code_hash is
+'Hash of the sources of ml/: what decides, with data, configuration and seed, which vectors come out.';
 comment on column ml.runs.artifact_path is 'Folder of the run, relative to the artifacts folder.';
 create unique index runs_one_active on ml.runs (state) where state = 'active';
 
@@ -84,7 +85,7 @@ alter table ml.active_run owner to trainer;
 alter table ml.item_embeddings owner to trainer;
 alter table ml.user_embeddings owner to trainer;
 grant usage on schema ml to serving_owner, monitor, analyst;
-grant select on ml.runs, ml.active_run, ml.item_embeddings, ml.user_embeddings to serving_owner;
+grant select on ml.active_run, ml.item_embeddings, ml.user_embeddings to serving_owner;
 grant select on ml.runs, ml.run_transitions, ml.active_run to monitor, analyst;
 
 -- Serving hides decided items at once and asks for the age check, so it reads the live tables.

@@ -1,7 +1,8 @@
 -- What leaves the warehouse for an app. One signature per name; call with named arguments.
 --
 -- Bodies are strings (late-bound): they survive dbt's rename-swap of features.feat_items. They run as serving_owner,
--- which reads vectors and features; `app` may execute and read nothing else.
+-- which reads vectors and features; `app` may execute and read nothing else. Error messages hold no user id: the
+-- server logs them.
 
 -- Inner scan, kept apart and inlinable so that `explain select * from serving.nearest_items(...)` shows its plan.
 -- A 128-coordinate prefix drives the HNSW index; callers re-rank by the whole vector. The expression and the operator
@@ -31,6 +32,85 @@ as $$
 $$;
 comment on function serving.nearest_items is
 'Inner scan of the serving functions: candidates of one run by the inner product of the 128-coordinate prefix.';
+
+-- Which items to show, in no order: the best of each content id (several floors may sell it), then the best of all.
+-- Runs with the rights and settings of the function that calls it.
+drop function if exists serving.best_item_ids;
+create function serving.best_item_ids(
+    p_run_id text,
+    p_query halfvec,
+    p_hidden_content_ids text[],
+    p_excluded_tag_ids bigint[],
+    p_limit integer
+)
+returns text[]
+language plpgsql
+stable
+as $$
+declare
+    v_item_ids text[];
+begin
+    select array_agg(best.item_id) into v_item_ids
+    from (
+        select one.item_id
+        from (
+            select distinct on (n.content_id)
+                n.item_id,
+                n.embedding <#> p_query as distance
+            from serving.nearest_items(p_run_id, p_query, p_hidden_content_ids, 200 + 4 * p_limit) as n
+            inner join features.feat_items as f on n.item_id = f.item_id
+            where f.is_eligible and not f.tag_ids && p_excluded_tag_ids
+            order by n.content_id asc, n.embedding <#> p_query asc, n.item_id asc
+        ) as one
+        order by one.distance asc, one.item_id asc
+        limit p_limit
+    ) as best;
+    if cardinality(v_item_ids) = p_limit then
+        return v_item_ids;
+    end if;
+
+    -- The filters took most of what the index gave (or the catalogue holds no more): look at every item instead.
+    select coalesce(array_agg(best.item_id), '{}') into v_item_ids
+    from (
+        select one.item_id
+        from (
+            select distinct on (e.content_id)
+                e.item_id,
+                e.embedding <#> p_query as distance
+            from ml.item_embeddings as e
+            inner join features.feat_items as f on e.item_id = f.item_id
+            where
+                e.run_id = p_run_id
+                and e.is_eligible
+                and e.content_id <> all(p_hidden_content_ids)
+                and f.is_eligible
+                and not f.tag_ids && p_excluded_tag_ids
+            order by e.content_id asc, e.embedding <#> p_query asc, e.item_id asc
+        ) as one
+        order by one.distance asc, one.item_id asc
+        limit p_limit
+    ) as best;
+    return v_item_ids;
+end
+$$;
+comment on function serving.best_item_ids is
+'Choice of the serving functions: the p_limit best items by inner product with p_query, one per content id.';
+
+drop function if exists serving.servable_users;
+create function serving.servable_users()
+returns table (user_id text)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select u.user_id
+    from raw_app.users as u
+    where u.age_verified
+    order by u.user_id asc
+$$;
+comment on function serving.servable_users is
+'Age-verified users as of now, for exports of all lists. It names users, so app may not execute it; analyst may.';
 
 drop function if exists serving.active_run_id;
 create function serving.active_run_id()
@@ -79,17 +159,18 @@ declare
     v_decided text[];
     v_excluded bigint[];
     v_liked text[];
+    v_candidates integer;
+    v_item_ids text[];
 begin
     if p_limit is null or p_limit not between 1 and 1000 then
         raise exception 'p_limit must be between 1 and 1000, not %', p_limit using errcode = 'invalid_parameter_value';
     end if;
     select u.age_verified into v_is_verified from raw_app.users as u where u.user_id = p_user_id;
     if v_is_verified is null then
-        raise exception 'unknown user %', quote_nullable(p_user_id) using errcode = 'no_data_found';
+        raise exception 'unknown user' using errcode = 'no_data_found';
     end if;
     if not v_is_verified then
-        raise exception 'user % is not age-verified', quote_nullable(p_user_id)
-            using errcode = 'insufficient_privilege';
+        raise exception 'user is not age-verified' using errcode = 'insufficient_privilege';
     end if;
 
     -- Read live, not from the last dbt build: what a user decided a second ago must not come back.
@@ -105,60 +186,89 @@ begin
     where e.run_id = v_run_id and e.user_id = p_user_id;
 
     if v_user is null then  -- nothing known yet: the popularity prior alone, and the reply says so
-        return query
-        with ranked as (
-            select
-                f.content_id,
-                f.item_id,
-                f.title,
-                e.popularity_prior::double precision as score
-            from ml.item_embeddings as e
-            inner join features.feat_items as f on e.item_id = f.item_id
-            where
-                e.run_id = v_run_id
-                and e.is_eligible
-                and f.is_eligible
-                and e.content_id <> all(v_decided)
-                and not f.tag_ids && v_excluded
-            order by e.popularity_prior desc, e.item_id asc
-            limit p_limit
-        )
+        -- The index on the prior gives the first rows at once; all rows (no limit) only when too many of those share
+        -- a content id.
+        foreach v_candidates in array array[200 + 4 * p_limit, null] loop
+            select coalesce(array_agg(best.item_id), '{}') into v_item_ids
+            from (
+                select one.item_id
+                from (
+                    select distinct on (popular.content_id)
+                        popular.item_id,
+                        popular.popularity_prior
+                    from (
+                        select
+                            e.content_id,
+                            e.item_id,
+                            e.popularity_prior
+                        from ml.item_embeddings as e
+                        inner join features.feat_items as f on e.item_id = f.item_id
+                        where
+                            e.run_id = v_run_id
+                            and e.is_eligible
+                            and f.is_eligible
+                            and e.content_id <> all(v_decided)
+                            and not f.tag_ids && v_excluded
+                        order by e.popularity_prior desc, e.item_id asc
+                        limit v_candidates
+                    ) as popular
+                    order by popular.content_id asc, popular.popularity_prior desc, popular.item_id asc
+                ) as one
+                order by one.popularity_prior desc, one.item_id asc
+                limit p_limit
+            ) as best;
+            exit when cardinality(v_item_ids) = p_limit;
+        end loop;
 
+        return query
         select
-            (row_number() over (order by r.score desc, r.item_id asc))::integer,
-            r.content_id,
-            r.item_id,
-            r.title,
-            r.score,
+            (row_number() over (order by e.popularity_prior desc, e.item_id asc))::integer,
+            f.content_id,
+            f.item_id,
+            f.title,
+            e.popularity_prior::double precision,
             'popular'::text,
             'popular right now'::text,
             v_run_id
-        from ranked as r;
+        from ml.item_embeddings as e
+        inner join features.feat_items as f on e.item_id = f.item_id
+        where e.run_id = v_run_id and e.item_id = any(v_item_ids)
+        order by 1 asc;
         return;
     end if;
 
+    -- Only what the user still likes: the newest decision on an item counts. A clock that runs ahead counts from its
+    -- landing, or its events would stay the newest for years.
     select coalesce(array_agg(recent.content_id), '{}') into v_liked
     from (
-        select lower(d.content_id) as content_id
-        from raw_app.decisions as d
-        where d.user_id = p_user_id and d.decision = 'like'
-        order by d.decided_at desc, d.decision_id desc
+        select newest.content_id
+        from (
+            select distinct on (lower(d.content_id))
+                lower(d.content_id) as content_id,
+                d.decision,
+                d.decision_id,
+                least(d.decided_at, d.ingested_at) as decided_at
+            from raw_app.decisions as d
+            where d.user_id = p_user_id
+            order by lower(d.content_id) asc, least(d.decided_at, d.ingested_at) desc, d.decision_id desc
+        ) as newest
+        where newest.decision = 'like'
+        order by newest.decided_at desc, newest.decision_id desc
         limit 10
     ) as recent;
 
+    v_item_ids := serving.best_item_ids(v_run_id, v_user, v_decided, v_excluded, p_limit);
     return query
     with ranked as materialized (
         select
             f.content_id,
             f.item_id,
             f.title,
-            n.embedding,
-            -(n.embedding <#> v_user) as score
-        from serving.nearest_items(v_run_id, v_user, v_decided, 200 + 4 * p_limit) as n
-        inner join features.feat_items as f on n.item_id = f.item_id
-        where f.is_eligible and not f.tag_ids && v_excluded
-        order by n.embedding <#> v_user asc, f.item_id asc
-        limit p_limit
+            e.embedding,
+            -(e.embedding <#> v_user) as score
+        from ml.item_embeddings as e
+        inner join features.feat_items as f on e.item_id = f.item_id
+        where e.run_id = v_run_id and e.item_id = any(v_item_ids)
     ),
 
     liked as materialized (
@@ -186,11 +296,13 @@ begin
         where -(l.direction <#> l2_normalize(subvector(r.embedding, 3, 766))) >= 0.3
         order by l.direction <#> l2_normalize(subvector(r.embedding, 3, 766)) asc
         limit 1
-    ) as nearest on true;
+    ) as nearest on true
+    order by 1 asc;
 end
 $$;
 comment on function serving.recommend is
-'Best items for an age-verified user, best first, without anything the user decided on or excluded by tag. '
+'Best items for an age-verified user, best first, one per content id, without anything the user decided on or '
+'excluded by tag. '
 'score: cosine of the user and item vectors of model_run, popularity prior included, -1 to 1 '
 '(source popular: the prior itself). Errors: no_data_found for an unknown user or no active run, '
 'insufficient_privilege for a user who is not age-verified.';
@@ -218,6 +330,7 @@ declare
     v_run_id text := serving.active_run_id();
     v_content_id text := lower(btrim(p_content_id));
     v_query halfvec(768);
+    v_item_ids text[];
 begin
     if p_limit is null or p_limit not between 1 and 1000 then
         raise exception 'p_limit must be between 1 and 1000, not %', p_limit using errcode = 'invalid_parameter_value';
@@ -232,18 +345,18 @@ begin
         raise exception 'item % is not in the active run', quote_nullable(p_content_id) using errcode = 'no_data_found';
     end if;
 
+    -- Learned parts of one run have one length, so the order by inner product is the order by cosine.
+    v_item_ids := serving.best_item_ids(v_run_id, v_query, array[v_content_id], '{}', p_limit);
     return query
     with ranked as (
         select
             f.content_id,
             f.item_id,
             f.title,
-            -(n.embedding <#> v_query) / l2_norm(subvector(n.embedding, 3, 766)) as score
-        from serving.nearest_items(v_run_id, v_query, array[v_content_id], 200 + 4 * p_limit) as n
-        inner join features.feat_items as f on n.item_id = f.item_id
-        where f.is_eligible
-        order by 4 desc, f.item_id asc
-        limit p_limit
+            -(e.embedding <#> v_query) / l2_norm(subvector(e.embedding, 3, 766)) as score
+        from ml.item_embeddings as e
+        inner join features.feat_items as f on e.item_id = f.item_id
+        where e.run_id = v_run_id and e.item_id = any(v_item_ids)
     )
 
     select
@@ -254,16 +367,20 @@ begin
         r.score,
         'similar'::text,
         v_run_id
-    from ranked as r;
+    from ranked as r
+    order by 1 asc;
 end
 $$;
 comment on function serving.similar_items is
-'Items closest to one item, best first. score: cosine of the learned item directions of model_run, -1 to 1. '
+'Items closest to one item, best first, one per content id. score: cosine of the learned item directions of model_run, -1 to 1. '
 'Error no_data_found for an item the active run does not hold.';
 
 alter function serving.nearest_items owner to serving_owner;
+alter function serving.best_item_ids owner to serving_owner;
+alter function serving.servable_users owner to serving_owner;
 alter function serving.active_run_id owner to serving_owner;
 alter function serving.recommend owner to serving_owner;
 alter function serving.similar_items owner to serving_owner;
 revoke execute on all functions in schema serving from public;
 grant execute on function serving.recommend, serving.similar_items, serving.active_run_id to app, analyst;
+grant execute on function serving.servable_users to analyst;

@@ -18,5 +18,6 @@ select
 
     ---------- timestamps
     decided_at,
-    ingested_at
+    ingested_at,
+    {{ is_ahead_of_landing('decided_at') }} as is_ahead_of_landing
 from {{ source('app', 'decisions') }}

@@ -15,5 +15,6 @@ select
 
     ---------- timestamps
     exposed_at,
-    ingested_at
+    ingested_at,
+    {{ is_ahead_of_landing('exposed_at') }} as is_ahead_of_landing
 from {{ source('app', 'exposures') }}
