@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -116,7 +117,9 @@ def dagster_metadata(chain: Chain, asset: str, name: str) -> str:
             [f'%"{asset}"%'],
         ).fetchone()
     assert row is not None
-    return json.dumps(json.loads(row[0]), ensure_ascii=False).split(f'"label": "{name}"')[1][:300]
+    found = re.search(rf'"text": "([^"]*)"\}}, "label": "{re.escape(name)}"', row[0])
+    assert found, row[0]
+    return found.group(1)
 
 
 def test_data_docs_were_written(chain: Chain) -> None:
@@ -125,12 +128,17 @@ def test_data_docs_were_written(chain: Chain) -> None:
 
 def test_the_vector_index_serves_the_populated_tables(chain: Chain) -> None:
     with connect(chain.home.database()) as connection:
+        row = connection.execute(
+            "select u.run_id, u.embedding::text from ml.user_embeddings as u join ml.active_run using (run_id) limit 1"
+        ).fetchone()
+        assert row is not None
         connection.execute("set local enable_seqscan = off")  # two thousand rows are quicker to scan than to index
         plan = connection.execute(
-            "explain select n.item_id from ml.user_embeddings as u cross join lateral serving.nearest_items("
-            " (select run_id from ml.active_run), u.embedding, '{}', 40) as n limit 10"
+            sql.SQL("explain select * from serving.nearest_items({}, {}::halfvec(768), '{{}}', 40)").format(*row)
         ).fetchall()
-    assert "Index Scan using" in "\n".join(line for (line,) in plan)
+    text = "\n".join(line for (line,) in plan)
+    assert "Index Scan using" in text
+    assert "<#>" in text
 
 
 def test_no_secret_is_in_any_table_file_or_output(chain: Chain) -> None:
