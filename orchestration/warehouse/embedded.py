@@ -39,7 +39,7 @@ SETTINGS = {
     "shared_buffers": "'512MB'",
     "work_mem": "'48MB'",
     "maintenance_work_mem": "'768MB'",
-    "max_wal_size": "'4GB'",
+    "max_wal_size": "'1GB'",
     "wal_compression": "on",
     "max_parallel_workers_per_gather": "2",
     "max_parallel_maintenance_workers": "2",
