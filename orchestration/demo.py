@@ -5,10 +5,7 @@ Belongs here: the order of steps and what a newcomer reads at the end. Does not 
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +65,7 @@ def run_demo(size: str, config: str, console: Console, reporter: Reporter) -> No
             files = write_app_files(world, settings.home / "world" / size)
         with (
             EmulatedApi(world, accepted=(EMULATED_API_ID, EMULATED_AFFILIATE_ID)) as api,
-            _emulated_credentials(api.base_url),
+            installation.process_environment(_emulated_credentials(api.base_url)),
         ):
             outcomes["dmm_sync"] = _checked(run_job(settings, "dmm_sync"))
         with reporter.task("users, decisions, exposures") as on_progress:
@@ -149,24 +146,13 @@ def emulate_until_interrupted(
         console.print("stopped")
 
 
-@contextmanager
-def _emulated_credentials(base_url: str) -> Iterator[None]:
-    values = {
+def _emulated_credentials(base_url: str) -> dict[str, str]:
+    return {
         "DMM_BASE_URL": base_url,
         "DMM_API_ID": EMULATED_API_ID,
         "DMM_AFFILIATE_ID": EMULATED_AFFILIATE_ID,
         "DMM_REQUESTS_PER_SECOND": "0",  # our own server, on this machine
     }
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _checked(outcome: Any) -> Any:

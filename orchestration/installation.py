@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +85,21 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """Return the variables that this process and its children need to act on this installation."""
     database = settings.database()
     return env_values(settings, database) | database.environment()
+
+
+@contextmanager
+def process_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process for a while, for a library or child that reads nothing else, and put all back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def write_env_block(file: Path, values: dict[str, str]) -> None:

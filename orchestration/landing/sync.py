@@ -11,7 +11,6 @@ that outgrew its plan is superseded by smaller ones, so that no plan can keep a 
 import contextlib
 import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,8 @@ from orchestration.landing.snapshots import (
     stage_items,
 )
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
+from orchestration.warehouse.connection import WarehouseError
+from orchestration.warehouse.locks import holding
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def sync_items(
     before = client.requests, client.retries
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
-        with _exclusive(connection, request.source, lock_timeout):
+        with _alone(connection, request.source, lock_timeout):
             open_item_staging(connection)
             for floor in request.floors:
                 _plan_floor(connection, client, request, floor)
@@ -201,19 +202,13 @@ def sync_items(
 
 
 @contextlib.contextmanager
-def _exclusive(connection: psycopg.Connection[Any], source: str, timeout: float) -> Iterator[None]:
-    key = f"landing {source}"
-    deadline = time.monotonic() + timeout
-    # A killed sync holds its lock until the server notices the closed socket, so wait a little.
-    while connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (key,)).fetchone() != (True,):
-        if time.monotonic() >= deadline:
-            raise LandingError(f"another sync of source {source!r} is running")
-        time.sleep(0.1)
-    try:
+def _alone(connection: psycopg.Connection[Any], source: str, timeout: float) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(holding(connection, f"sync of source {source!r}", timeout))
+        except WarehouseError as error:
+            raise LandingError(str(error)) from None
         yield
-    finally:
-        if not connection.closed:
-            connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
 
 
 def _plan_floor(connection: psycopg.Connection[Any], client: DmmClient, request: SyncRequest, floor: str) -> None:

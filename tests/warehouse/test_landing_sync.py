@@ -311,7 +311,7 @@ def test_no_rows_where_rows_were_expected_is_an_error(world: World, loader: Load
 
 def test_two_syncs_of_a_source_do_not_interleave(world: World, loader: Loader, warehouse: DatabaseSettings) -> None:
     with EmulatedApi(world) as api, connect(warehouse, "loader") as other:
-        other.execute("select pg_advisory_lock(hashtextextended('landing dmm', 0))")
+        other.execute("select pg_advisory_lock(hashtextextended('matching sync of source ''dmm''', 0))")
         with pytest.raises(LandingError, match="another sync of source 'dmm' is running"):
             sync(api, loader, lock_timeout=0.0)
 
