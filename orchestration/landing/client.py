@@ -20,10 +20,10 @@ import httpx
 import tenacity
 
 from orchestration.landing.errors import (
-    DmmCredentialsError,
-    DmmError,
-    DmmPermanentError,
-    DmmTransientError,
+    CredentialsError,
+    PermanentSourceError,
+    SourceError,
+    TransientSourceError,
 )
 from orchestration.landing.slices import Window
 
@@ -55,12 +55,12 @@ class DmmCredentials:
         for name in ("api_id", "affiliate_id"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
-                raise DmmCredentialsError(f"DMM credentials: {name} is missing")
+                raise CredentialsError(f"DMM credentials: {name} is missing")
             object.__setattr__(self, name, value.strip())
         if not _API_ID.fullmatch(self.api_id):
-            raise DmmCredentialsError("DMM credentials: api_id is malformed")
+            raise CredentialsError("DMM credentials: api_id is malformed")
         if not _AFFILIATE_ID.fullmatch(self.affiliate_id):
-            raise DmmCredentialsError("DMM credentials: affiliate_id must end in -990 to -999")
+            raise CredentialsError("DMM credentials: affiliate_id must end in -990 to -999")
 
     @property
     def secrets(self) -> tuple[str, str]:
@@ -215,8 +215,8 @@ class DmmClient:
             The page. It is empty only when the offset lies behind the last row.
 
         Raises:
-            DmmTransientError: Every attempt failed, or the page stayed empty although rows remain.
-            DmmPermanentError: The API refuses the request, or the budget is used up.
+            TransientSourceError: Every attempt failed, or the page stayed empty although rows remain.
+            PermanentSourceError: The API refuses the request, or the budget is used up.
         """
         parameters = {"site": site, "service": service, "floor": floor, "hits": str(hits), "offset": str(offset)}
         parameters |= {"sort": sort, "output": "json"}
@@ -234,7 +234,7 @@ class DmmClient:
 
     def _call(self, endpoint: str, parameters: Mapping[str, str], read: Callable[[dict[str, Any]], _Answer]) -> _Answer:
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(DmmTransientError),
+            retry=tenacity.retry_if_exception_type(TransientSourceError),
             stop=tenacity.stop_after_attempt(self._max_attempts),
             wait=self._wait,
             sleep=self._sleep,
@@ -243,27 +243,27 @@ class DmmClient:
         )
         try:
             return retrying(lambda: read(self._send(endpoint, parameters)))
-        except DmmTransientError as error:
-            raise DmmTransientError(f"{error} (gave up after {self._max_attempts} attempts)") from None
+        except TransientSourceError as error:
+            raise TransientSourceError(f"{error} (gave up after {self._max_attempts} attempts)") from None
 
     def _send(self, endpoint: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         if self._budget is not None and self.requests >= self._budget:
-            raise DmmPermanentError(f"the request budget of {self._budget} is used up")
+            raise PermanentSourceError(f"the request budget of {self._budget} is used up")
         self._pace.wait()
         self.requests += 1
         try:
             response = self._http.get(endpoint, params=dict(parameters))
         except httpx.TimeoutException:
-            raise DmmTransientError(f"{endpoint}: no answer in time") from None
+            raise TransientSourceError(f"{endpoint}: no answer in time") from None
         except httpx.HTTPError as error:
             # The text of a connection error names hosts at most, but its type says as much.
-            raise DmmTransientError(f"{endpoint}: connection failed ({type(error).__name__})") from None
+            raise TransientSourceError(f"{endpoint}: connection failed ({type(error).__name__})") from None
         return _read_result(endpoint, response)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         wait = float(self._jitter(state))
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, DmmTransientError) else None
+        asked = error.retry_after if isinstance(error, TransientSourceError) else None
         return wait if asked is None else max(asked, wait)
 
     def _count_retry(self, state: tenacity.RetryCallState) -> None:
@@ -287,21 +287,21 @@ def _read_result(endpoint: str, response: httpx.Response) -> dict[str, Any]:
     if status is None:
         if isinstance(result, dict):
             problem = "the status is not a number"
-        raise DmmTransientError(f"{endpoint}: {problem}")
+        raise TransientSourceError(f"{endpoint}: {problem}")
     raise _error_of(endpoint, status, result, response.headers.get("retry-after"))
 
 
-def _error_of(endpoint: str, status: int, result: Any, retry_after: str | None) -> DmmError:
+def _error_of(endpoint: str, status: int, result: Any, retry_after: str | None) -> SourceError:
     errors = result.get("errors") if isinstance(result, dict) else None
     names = sorted(set(errors) & _PARAMETERS) if isinstance(errors, dict) else []
     if status in (401, 403):
-        return DmmCredentialsError(f"{endpoint}: the API refused the credentials ({status})")
+        return CredentialsError(f"{endpoint}: the API refused the credentials ({status})")
     if status == 400 and {"api_id", "affiliate_id"} & set(names):
-        return DmmCredentialsError(f"{endpoint}: the API refused the credentials (400: {', '.join(names)})")
+        return CredentialsError(f"{endpoint}: the API refused the credentials (400: {', '.join(names)})")
     if status == 429 or status >= 500:
-        return DmmTransientError(f"{endpoint}: the API answered {status}", _seconds(retry_after))
+        return TransientSourceError(f"{endpoint}: the API answered {status}", _seconds(retry_after))
     about = f" ({', '.join(names)})" if names else ""
-    return DmmPermanentError(f"{endpoint}: the API answered {status}{about}")
+    return PermanentSourceError(f"{endpoint}: the API answered {status}{about}")
 
 
 def _read_page(result: dict[str, Any], offset: int, hits: int) -> ItemPage:
@@ -319,16 +319,16 @@ def _read_page(result: dict[str, Any], offset: int, hits: int) -> ItemPage:
     if items is None:
         items = []
     if total is None or position is None or not isinstance(items, list):
-        raise DmmTransientError("ItemList: the answer does not have the shape of a page")
+        raise TransientSourceError("ItemList: the answer does not have the shape of a page")
     if items and position != offset:
-        raise DmmTransientError(f"ItemList: asked for offset {offset}, got {position}")
+        raise TransientSourceError(f"ItemList: asked for offset {offset}, got {position}")
     if not items and offset <= total:
-        raise DmmTransientError(f"ItemList: empty page at offset {offset} of {total}")
+        raise TransientSourceError(f"ItemList: empty page at offset {offset} of {total}")
     if len(items) > hits:
-        raise DmmTransientError(f"ItemList: {len(items)} rows although {hits} were asked for")
+        raise TransientSourceError(f"ItemList: {len(items)} rows although {hits} were asked for")
     count = _integer(result.get("result_count", len(items)))
     if count != len(items):
-        raise DmmTransientError(f"ItemList: {count} rows announced, {len(items)} present")
+        raise TransientSourceError(f"ItemList: {count} rows announced, {len(items)} present")
     return ItemPage(offset, len(items), total, items)
 
 

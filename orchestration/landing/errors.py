@@ -4,11 +4,11 @@ Belongs here: exception classes. Does not belong here: retry policy. No message 
 """
 
 
-class DmmError(Exception):
-    """The catalogue API did not give what was asked."""
+class SourceError(Exception):
+    """A catalogue source did not give what was asked."""
 
 
-class DmmTransientError(DmmError):
+class TransientSourceError(SourceError):
     """Worth another attempt: 429, 5xx, time-outs, broken or incomplete bodies.
 
     Attributes:
@@ -21,11 +21,11 @@ class DmmTransientError(DmmError):
         self.retry_after = retry_after
 
 
-class DmmPermanentError(DmmError):
+class PermanentSourceError(SourceError):
     """Another attempt would fail the same way: a bad parameter, a used-up request budget."""
 
 
-class DmmCredentialsError(DmmPermanentError):
+class CredentialsError(PermanentSourceError):
     """The ids are missing, malformed or refused."""
 
 

@@ -21,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from orchestration.landing.client import DmmClient
-from orchestration.landing.errors import DmmError, LandingError
+from orchestration.landing.errors import LandingError, SourceError
 from orchestration.landing.masking import mask_text
 from orchestration.landing.models import JAPAN
 from orchestration.landing.quarantine import BadRow, quarantine
@@ -168,7 +168,7 @@ def sync_items(
         What was done.
 
     Raises:
-        DmmError: The API failed for good; the slice it failed in is marked.
+        SourceError: The API failed for good; the slice it failed in is marked.
         LandingError: Something is missing or another sync is running.
     """
     result = SyncResult(request.run_id)
@@ -326,7 +326,7 @@ def _read_slice(
         except _OutgrownError:
             return 0, _cut_again(connection, client, request, one)
         raise LandingError(f"{place}: {seen} different items seen, {total} announced, after reading it twice")
-    except (DmmError, LandingError) as error:
+    except (SourceError, LandingError) as error:
         if not connection.closed:
             text = mask_text(str(error), client.secrets)
             _update(connection, one.slice_id, state="failed", error=text)

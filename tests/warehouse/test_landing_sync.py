@@ -18,7 +18,7 @@ import pytest
 from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import EmulatedApi, Fault
 from orchestration.landing.emulator.world import World, build_world
-from orchestration.landing.errors import DmmCredentialsError, DmmTransientError, LandingError
+from orchestration.landing.errors import CredentialsError, LandingError, TransientSourceError
 from orchestration.landing.sync import SyncRequest, SyncResult, sync_items, unfinished_run
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
@@ -130,7 +130,7 @@ def test_a_failing_api_fails_the_slice_by_name_and_the_run_can_be_continued(
 ) -> None:
     with EmulatedApi(world, cap=150) as api:
         api.server.faults = (Fault("http_500", only_pages=True, requests=frozenset(range(30, 10_000))),)
-        with pytest.raises(DmmTransientError, match=r"digital/videoa 2026-.* \(gave up after 5 attempts"):
+        with pytest.raises(TransientSourceError, match=r"digital/videoa 2026-.* \(gave up after 5 attempts"):
             sync(api, loader)
         states = dict(look("select state, count(*) from raw_dmm.slices group by 1"))
         assert states["failed"] == 1
@@ -202,7 +202,7 @@ def test_an_outgrown_slice_that_cannot_be_cut_says_so_and_is_tried_again(
     plan_by_hand(warehouse, {"videoa": 5, "videoc": 5})
     with EmulatedApi(world, cap=150) as api:
         api.server.faults = (Fault("http_500", requests=frozenset(range(2, 7))),)  # the first probe, for good
-        with pytest.raises(DmmTransientError, match=r"digital/videoa 2026-.* \(gave up"):
+        with pytest.raises(TransientSourceError, match=r"digital/videoa 2026-.* \(gave up"):
             sync(api, loader)
         assert look("select floor, state from raw_dmm.slices order by 1") == [
             ("videoa", "failed"),
@@ -317,7 +317,7 @@ def test_two_syncs_of_a_source_do_not_interleave(world: World, loader: Loader, w
 
 
 def test_refused_credentials_write_nothing(world: World, loader: Loader, look: Any) -> None:
-    with EmulatedApi(world, accepted=("another", "another-990")) as api, pytest.raises(DmmCredentialsError):
+    with EmulatedApi(world, accepted=("another", "another-990")) as api, pytest.raises(CredentialsError):
         sync(api, loader)
     assert look("select (select count(*) from raw_dmm.slices) + (select count(*) from raw_dmm.items)") == [(0,)]
 
@@ -330,7 +330,7 @@ def test_our_ids_are_in_no_table_and_no_log(
     with EmulatedApi(world, cap=150, faults=faults, seed=2) as api:
         sync(api, loader)
         api.server.faults = (Fault("http_500"),)
-        with pytest.raises(DmmTransientError) as caught:
+        with pytest.raises(TransientSourceError) as caught:
             sync(api, loader, "run-2")
     text = str(caught.value) + caplog.text
     for table in ("items", "slices", "quarantine"):

@@ -6,7 +6,7 @@ import dagster as dg
 
 from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator import marker
-from orchestration.landing.errors import DmmPermanentError, LandingError
+from orchestration.landing.errors import LandingError, PermanentSourceError
 from orchestration.landing.models import JAPAN
 from orchestration.landing.sync import SyncRequest, new_run_id, sync_items, unfinished_run
 from orchestration.reporting import current_reporter
@@ -80,7 +80,7 @@ def raw_dmm_items(
             current_reporter().task("catalogue") as on_progress,
         ):
             result = sync_items(connect_loader, client, request, on_progress)
-    except (DmmPermanentError, LandingError) as error:
+    except (PermanentSourceError, LandingError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(
         metadata={

@@ -13,10 +13,10 @@ from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import FAULTS, HTTP_FAULTS, EmulatedApi, Fault, parse_fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import (
-    DmmCredentialsError,
-    DmmPermanentError,
-    DmmTransientError,
+    CredentialsError,
     LandingError,
+    PermanentSourceError,
+    TransientSourceError,
 )
 from orchestration.landing.slices import Window
 
@@ -76,7 +76,7 @@ def test_the_window_includes_both_ends(calm: EmulatedApi, world: World) -> None:
 def test_the_total_saturates_at_the_cap_and_offsets_behind_it_are_refused(calm: EmulatedApi) -> None:
     with client_of(calm) as client:
         assert client.page(**PLACE, offset=500, hits=1).total_count == 500
-        with pytest.raises(DmmPermanentError, match="400 \\(offset\\)"):
+        with pytest.raises(PermanentSourceError, match="400 \\(offset\\)"):
             client.page(**PLACE, offset=501)
         assert client.retries == 0
 
@@ -100,7 +100,7 @@ def test_a_transient_fault_is_retried_and_then_the_page_arrives(world: World, na
 def test_a_fault_that_stays_ends_after_five_attempts(world: World, name: str) -> None:
     emulated = EmulatedApi(world, faults=[Fault(name)], timeout_seconds=0.3, retry_after=0)
     with emulated as api, client_of(api, timeout=0.05) as client:
-        with pytest.raises(DmmTransientError, match="gave up after 5 attempts"):
+        with pytest.raises(TransientSourceError, match="gave up after 5 attempts"):
             client.page(**PLACE)
         assert client.requests == 5
 
@@ -120,14 +120,14 @@ def test_every_fault_has_a_test() -> None:
 @pytest.mark.parametrize("name", ["http_401", "http_403"])
 def test_refused_credentials_are_not_retried(world: World, name: str) -> None:
     with EmulatedApi(world, faults=[Fault(name)]) as api, client_of(api) as client:
-        with pytest.raises(DmmCredentialsError, match=str(HTTP_FAULTS[name])):
+        with pytest.raises(CredentialsError, match=str(HTTP_FAULTS[name])):
             client.page(**PLACE)
         assert client.requests == 1
 
 
 def test_ids_that_are_not_registered_are_refused(world: World) -> None:
     emulated = EmulatedApi(world, accepted=("anotherid", "another-990"))
-    with emulated as api, client_of(api) as client, pytest.raises(DmmCredentialsError, match="401"):
+    with emulated as api, client_of(api) as client, pytest.raises(CredentialsError, match="401"):
         client.page(**PLACE)
 
 
@@ -142,7 +142,7 @@ def test_ids_that_are_not_registered_are_refused(world: World) -> None:
     ],
 )
 def test_malformed_ids_are_refused_before_any_request(api_id: str, affiliate_id: str, what: str) -> None:
-    with pytest.raises(DmmCredentialsError, match=what) as caught:
+    with pytest.raises(CredentialsError, match=what) as caught:
         DmmCredentials(api_id, affiliate_id)
     assert "sentinel" not in str(caught.value)
 
@@ -152,7 +152,7 @@ def test_malformed_ids_are_refused_before_any_request(api_id: str, affiliate_id:
 )
 def test_a_bad_parameter_is_permanent_and_named(calm: EmulatedApi, change: dict[str, Any]) -> None:
     with client_of(calm) as client:
-        with pytest.raises(DmmPermanentError, match=next(iter(change))):
+        with pytest.raises(PermanentSourceError, match=next(iter(change))):
             client.page(**PLACE | change)
         assert client.requests == 1
 
@@ -171,7 +171,7 @@ def test_back_off_grows_and_is_jittered(world: World) -> None:
     with (
         EmulatedApi(world, faults=[Fault("http_500")]) as api,
         client_of(api, **slow) as client,
-        pytest.raises(DmmTransientError),
+        pytest.raises(TransientSourceError),
     ):
         client.page(**PLACE)
     assert len(waits) == 4
@@ -191,7 +191,7 @@ def test_the_request_budget_ends_the_run(calm: EmulatedApi) -> None:
     with client_of(calm, request_budget=2) as client:
         client.page(**PLACE)
         client.page(**PLACE)
-        with pytest.raises(DmmPermanentError, match="budget of 2"):
+        with pytest.raises(PermanentSourceError, match="budget of 2"):
             client.page(**PLACE)
     assert client.requests == 2
 
@@ -202,7 +202,7 @@ def test_nobody_listening_is_transient_and_says_so_in_one_line() -> None:
     credentials = DmmCredentials(API_ID, AFFILIATE_ID)
     with (
         DmmClient(credentials, f"http://127.0.0.1:{port}", requests_per_second=None, backoff=0.001) as client,
-        pytest.raises(DmmTransientError, match="connection failed") as caught,
+        pytest.raises(TransientSourceError, match="connection failed") as caught,
     ):
         client.page(**PLACE)
     assert "\n" not in str(caught.value)
@@ -221,7 +221,7 @@ def test_no_log_line_error_or_repr_holds_an_id(
     with emulated as api, client_of(api, timeout=0.05 if fault == "timeout" else 5.0) as client:
         try:
             client.page(**PLACE)
-        except (DmmTransientError, DmmCredentialsError) as error:
+        except (TransientSourceError, CredentialsError) as error:
             seen: BaseException | None = error
             while seen is not None:
                 text += f"{seen!r} {seen} {vars(seen)}"
@@ -244,9 +244,9 @@ def test_master_searches_answer_in_their_odd_shape(calm: EmulatedApi) -> None:
             assert len(result[array]) == result["result_count"] == 5
         assert "author" not in client.fetch("AuthorSearch", {"floor_id": ids["videoa"]})
         assert client.fetch("ActressSearch", {"hits": "3"})["result_count"] == 3
-        with pytest.raises(DmmPermanentError, match="floor_id"):
+        with pytest.raises(PermanentSourceError, match="floor_id"):
             client.fetch("GenreSearch", {"floor_id": "999"})
-        with pytest.raises(DmmPermanentError, match="404"):
+        with pytest.raises(PermanentSourceError, match="404"):
             client.fetch("NoSuchSearch")
 
 
