@@ -9,10 +9,11 @@ logs, raises or keeps on a response ever holds them.
 import contextlib
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -25,7 +26,9 @@ from orchestration.landing.errors import (
     SourceError,
     TransientSourceError,
 )
-from orchestration.landing.slices import Window
+from orchestration.landing.slices import OFFSET_CAP, Window
+from orchestration.landing.sources import ItemPage, Place
+from orchestration.landing.throttle import LocalThrottle, Throttle
 
 BASE_URL = "https://api.dmm.com/affiliate/v3"
 PAGE_SIZE = 100
@@ -34,6 +37,8 @@ PAGE_SIZE = 100
 _API_ID = re.compile(r"[A-Za-z0-9_-]{5,100}")
 _AFFILIATE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}-99[0-9]")
 _LONGEST_WAIT = 120.0
+_MOST_CLOCK_SKEW = timedelta(minutes=5)
+_JSON_TYPE = re.compile(r"json|javascript|^text/plain$")
 # Only these names are repeated in errors; an answer can say anything, our ids included.
 _PARAMETERS = frozenset(
     {"api_id", "affiliate_id", "site", "service", "floor", "hits", "offset", "sort", "keyword", "cid", "article"}
@@ -68,16 +73,6 @@ class DmmCredentials:
         return self.api_id, self.affiliate_id
 
 
-@dataclass(frozen=True)
-class ItemPage:
-    """One answer of ItemList, without the echoed request."""
-
-    first_position: int
-    result_count: int
-    total_count: int
-    items: list[Any]
-
-
 class _AddCredentials(httpx.BaseTransport):
     """Adds the ids on the last metre, out of sight of httpx's client and its log."""
 
@@ -97,26 +92,6 @@ class _AddCredentials(httpx.BaseTransport):
 
     def close(self) -> None:
         self._inner.close()
-
-
-class _Pace:
-    """Spaces the starts of requests evenly; bursts are what rate limits punish."""
-
-    def __init__(self, requests_per_second: float | None, sleep: Callable[[float], None]) -> None:
-        self._interval = 1.0 / requests_per_second if requests_per_second else 0.0
-        self._sleep = sleep
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        if not self._interval:
-            return
-        with self._lock:
-            now = time.monotonic()
-            start = max(now, self._next)
-            self._next = start + self._interval
-        if start > now:
-            self._sleep(start - now)
 
 
 class DmmClient:
@@ -139,6 +114,7 @@ class DmmClient:
         backoff: float = 1.0,
         longest_backoff: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
+        throttle: Throttle | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
@@ -152,15 +128,15 @@ class DmmClient:
             backoff: First wait in seconds; it doubles, with full jitter.
             longest_backoff: Where the doubling ends.
             sleep: How to wait; tests pass their own.
+            throttle: Gives out turns in place of the pace and budget above, for example across processes.
         """
         self.requests = 0
         self.retries = 0
         self._credentials = credentials
-        self._budget = request_budget
         self._max_attempts = max_attempts
         self._sleep = sleep
         self._jitter = tenacity.wait_random_exponential(multiplier=backoff, max=longest_backoff)
-        self._pace = _Pace(requests_per_second, sleep)
+        self._throttle = throttle or LocalThrottle(requests_per_second, request_budget, sleep)
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
         self._http = httpx.Client(
             base_url=base_url.rstrip("/") + "/",
@@ -193,9 +169,10 @@ class DmmClient:
         self,
         *,
         site: str,
-        service: str,
-        floor: str,
+        service: str | None = None,
+        floor: str | None = None,
         window: Window | None = None,
+        cid: str | None = None,
         offset: int = 1,
         hits: int = PAGE_SIZE,
         sort: str = "date",
@@ -204,9 +181,10 @@ class DmmClient:
 
         Args:
             site: `FANZA` or `DMM.com`.
-            service: Service code, such as `digital`.
-            floor: Floor code within the service.
+            service: Service code, such as `digital`; None for all.
+            floor: Floor code within the service; None for all.
             window: Release dates to cover, both ends included.
+            cid: One content id.
             offset: First row, counted from 1.
             hits: Rows wanted, at most 100.
             sort: Order of rows.
@@ -218,8 +196,9 @@ class DmmClient:
             TransientSourceError: Every attempt failed, or the page stayed empty although rows remain.
             PermanentSourceError: The API refuses the request, or the budget is used up.
         """
-        parameters = {"site": site, "service": service, "floor": floor, "hits": str(hits), "offset": str(offset)}
-        parameters |= {"sort": sort, "output": "json"}
+        parameters = {"site": site, "hits": str(hits), "offset": str(offset), "sort": sort, "output": "json"}
+        optional = {"service": service, "floor": floor, "cid": cid}
+        parameters |= {name: value for name, value in optional.items() if value is not None}
         if window is not None:
             parameters |= {"gte_date": f"{window.first:{_TIME}}", "lte_date": f"{window.last:{_TIME}}"}
 
@@ -247,9 +226,7 @@ class DmmClient:
             raise TransientSourceError(f"{error} (gave up after {self._max_attempts} attempts)") from None
 
     def _send(self, endpoint: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-        if self._budget is not None and self.requests >= self._budget:
-            raise PermanentSourceError(f"the request budget of {self._budget} is used up")
-        self._pace.wait()
+        self._throttle.acquire()
         self.requests += 1
         try:
             response = self._http.get(endpoint, params=dict(parameters))
@@ -264,14 +241,67 @@ class DmmClient:
         wait = float(self._jitter(state))
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientSourceError) else None
-        return wait if asked is None else max(asked, wait)
+        if asked is None:
+            return wait
+        self._throttle.hold_back(asked)
+        return max(asked, wait)
 
     def _count_retry(self, state: tenacity.RetryCallState) -> None:
         self.retries += 1
 
 
+class DmmSource:
+    """The DMM catalogue behind the contract of `CatalogueSource`."""
+
+    name = "dmm"
+    page_size = PAGE_SIZE
+
+    def __init__(self, client: DmmClient, site: str, *, cap: int = OFFSET_CAP) -> None:
+        """Read a site through a client; the client stays the caller's to close.
+
+        Args:
+            client: Sends the requests.
+            site: Where single items are looked up.
+            cap: Where totals saturate; smaller on the emulated API of tests.
+        """
+        self._client, self._site, self.cap = client, site, cap
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The ids that must not appear in anything landed."""
+        return self._client.secrets
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, retries included."""
+        return self._client.requests
+
+    @property
+    def retries(self) -> int:
+        """How many of them repeated a failed one."""
+        return self._client.retries
+
+    def page(self, place: Place, window: Window, *, offset: int = 1, hits: int | None = None) -> ItemPage:
+        """See `CatalogueSource`."""
+        return self._client.page(
+            site=place.site,
+            service=place.service,
+            floor=place.floor,
+            window=window,
+            offset=offset,
+            hits=hits or PAGE_SIZE,
+        )
+
+    def lookup(self, content_id: str) -> list[Any]:
+        """See `CatalogueSource`; one request finds the id on every floor of the site."""
+        return self._client.page(site=self._site, cid=content_id).items
+
+
 def _read_result(endpoint: str, response: httpx.Response) -> dict[str, Any]:
     """Return the `result` object of a good answer, or raise what the answer means."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if response.status_code == 200 and kind and not _JSON_TYPE.search(kind):
+        raise TransientSourceError(f"{endpoint}: the API answered {_word(kind)} where JSON is documented")
     body: Any = None
     problem = "the body is not JSON"
     with contextlib.suppress(ValueError, RecursionError):
@@ -283,12 +313,33 @@ def _read_result(endpoint: str, response: httpx.Response) -> dict[str, Any]:
     inner = _integer(result.get("status", 200)) if isinstance(result, dict) else None
     status = response.status_code if response.status_code != 200 else inner
     if status == 200 and isinstance(result, dict):
+        _require_same_clock(endpoint, response)
         return result
     if status is None:
         if isinstance(result, dict):
             problem = "the status is not a number"
         raise TransientSourceError(f"{endpoint}: {problem}")
     raise _error_of(endpoint, status, result, response.headers.get("retry-after"))
+
+
+def _require_same_clock(endpoint: str, response: httpx.Response) -> None:
+    """Refuse an answer whose clock is not ours: snapshots are ordered by when they were fetched, for good.
+
+    The same holds for an answer that a cache has kept for hours.
+    """
+    try:
+        theirs = parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        return  # nothing to compare with
+    skew = datetime.now(UTC) - theirs.astimezone(UTC)
+    if abs(skew) > _MOST_CLOCK_SKEW:
+        direction = "ahead of" if skew > timedelta(0) else "behind"
+        raise TransientSourceError(f"{endpoint}: our clock is {abs(skew).total_seconds():.0f} s {direction} the API's")
+
+
+def _word(text: str) -> str:
+    """Return a text of the source short and plain enough for an error message."""
+    return re.sub(r"[^a-z0-9/+.-]", "?", text)[:40]
 
 
 def _error_of(endpoint: str, status: int, result: Any, retry_after: str | None) -> SourceError:

@@ -30,13 +30,10 @@ create index syncs_by_source on raw_dmm.syncs (source, kind, started_at desc);
 alter table raw_dmm.slices
 add column pass_started_at timestamptz,
 add column completed_at timestamptz,
-add column article text,
-add column article_id bigint,
-add constraint slices_article check ((article is null) = (article_id is null));
+add column rows_added integer not null default 0 check (rows_added >= 0);
 comment on column raw_dmm.slices.pass_started_at is
 'When reading began at the first row; rows sighted since then, in this slice, count towards its completeness.';
-comment on column raw_dmm.slices.article is
-'Set where one second holds more rows than a query shows: the slice is that second of one maker.';
+comment on column raw_dmm.slices.rows_added is 'Snapshots that reading this slice added, all passes together.';
 -- What was read completely and how long ago decides what a day's landing has to read.
 create index slices_complete on raw_dmm.slices (source, service, floor, completed_at) where state = 'complete';
 
