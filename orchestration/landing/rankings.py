@@ -217,7 +217,8 @@ def _land_page(
     with connection.transaction():
         stage_items(connection, good)
         added = land_staged_items(connection, source=run.source, fetched_at=fetched_at, run_id=run.run_id)
-        origin = f"{run.source}:{place}"
+        # An origin of its own: a slice of another pull counts the rows it has in quarantine by theirs.
+        origin = f"{run.source}:{place}:rank"
         quarantine(connection, "raw_dmm", kind="item", origin=origin, run_id=run.run_id, rows=bad)
     counts.offered += len(prepared)
     counts.added += added

@@ -159,7 +159,7 @@ def test_a_row_that_cannot_be_read_is_quarantined_and_its_rank_stays_empty(
         right = dict(enumerate(order(api, "videoa")[:150], start=1))
     ranked = dict(look("select rank, content_id from raw_dmm.rankings"))
     assert ranked.items() <= right.items()
-    assert look("select kind, origin, run_id from raw_dmm.quarantine") == [("item", "dmm:digital/videoa", "r-1")]
+    assert look("select kind, origin, run_id from raw_dmm.quarantine") == [("item", "dmm:digital/videoa:rank", "r-1")]
     assert look("select counts -> 'quarantined_by_reason' from raw_dmm.syncs") == [({reason: 1},)]
 
 
