@@ -250,6 +250,7 @@ def floor_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
             "floor_id": floor.get("id"),
             "floor_code": floor.get("code"),
             "floor_name": floor.get("name"),
+            "name": floor.get("name"),  # where every other list has it
         }
         for site in _objects(result.get("site"))
         for service in _objects(site.get("service"))
@@ -323,7 +324,7 @@ def _read_floors(client: DmmClient) -> list[Master | BadRow]:
     values = floor_rows(client.fetch("FloorList"))
     if not values:
         raise LandingError("FloorList: it holds no floor")
-    required = ("floor_code", "floor_name", "service_code", "site_code")
+    required = ("name", "floor_code", "service_code", "site_code")
     return [prepare_master(value, "floor_id", required, client.secrets) for value in values]
 
 

@@ -184,7 +184,7 @@ def test_floor_list_becomes_one_row_per_floor() -> None:
     assert floor_rows(result) == [
         {
             **{"site_code": "FANZA", "site_name": "FANZA", "service_code": "digital", "service_name": "動画"},
-            **{"floor_id": "43", "floor_code": "videoa", "floor_name": "ビデオ"},
+            **{"floor_id": "43", "floor_code": "videoa", "floor_name": "ビデオ", "name": "ビデオ"},
         }
     ]
     assert floor_rows({}) == floor_rows({"site": {"x": 1}}) == []
