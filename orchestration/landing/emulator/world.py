@@ -1,6 +1,7 @@
 """The sample world: a deterministic catalogue and users whose tastes are known.
 
-Belongs here: generating it, asking it what is true, writing its app files. Does not belong here: HTTP, databases.
+Belongs here: generating it, asking it what is true, writing its app files. Does not belong here: what its items look
+like on the wire (rendering), HTTP, databases.
 
 Everything is planted so that an offline claim can be compared with what really holds: items and users live in a
 small latent space of themes; what a user *sees* depends on popularity, recency, position and a coarse guess of the
@@ -9,12 +10,12 @@ user's tastes, what a user *likes* depends on the finer truth. All text is neutr
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -23,92 +24,28 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from orchestration.landing.emulator.rendering import ItemRenderer
+from orchestration.landing.emulator.vocabulary import ANCHOR, DAY, THEMES, entity_name, title_of
 from orchestration.landing.errors import LandingError
-from orchestration.landing.models import JAPAN
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ANCHOR = datetime(2026, 6, 30, 15, tzinfo=UTC)
-"""The world's "now" on day 0: the end of 30 June 2026 in Japan. Nobody acted later; later releases are pre-orders."""
-
-DAY = 86_400
 HISTORY_DAYS = 270
 PERIOD = int(3.5 * DAY)
-FLOORS = ("videoa", "videoc")
 POLICIES = ("popular", "browse", "explore")
 POLICY_SHARES = (0.28, 0.62, 0.10)
-FIRST_GENRE, FIRST_SERIES, FIRST_MAKER = 900_001, 910_001, 920_001
-FIRST_PERFORMER, FIRST_LABEL, FIRST_DIRECTOR = 930_001, 940_001, 950_001
-NO_LABEL = 99_999
 
 _DIMENSIONS = 16
 _TASTE_SHARPNESS = 6.0
 _TASTE_SCALE = 1.6
 _BROWSE_SHARPNESS = 9.0
 _LIKE_SHARE = 0.30
+_LONG_DAYS = 12 * 365
+_EMPTY_LOG: dict[str, Any] = {
+    f"exposure_{name}": np.zeros(0, np.int64) for name in ("user", "item", "time", "position", "policy", "decision")
+} | {"exposure_propensity": np.zeros(0)}
 
-_THEMES: tuple[tuple[str, str, str], ...] = (
-    ("料理", "家庭の味", "台所"),
-    ("旅行", "列車の旅", "島めぐり"),
-    ("温泉", "湯けむり", "宿"),
-    ("山歩き", "高原", "渓谷"),
-    ("海辺", "港町", "灯台"),
-    ("庭づくり", "花", "盆栽"),
-    ("お菓子", "パン", "喫茶店"),
-    ("猫", "犬", "小鳥"),
-    ("音楽", "合唱", "ピアノ"),
-    ("祭り", "花火", "太鼓"),
-    ("手芸", "編み物", "着物"),
-    ("陶芸", "木工", "和紙"),
-    ("星空", "天文", "月"),
-    ("野球", "卓球", "駅伝"),
-    ("将棋", "囲碁", "パズル"),
-    ("絵画", "書道", "写真"),
-    ("農業", "市場", "果樹園"),
-    ("歴史", "城", "古民家"),
-    ("科学", "発明", "工場"),
-    ("ドラマ", "朗読", "落語"),
-)
-_SEASONS = ("春", "初夏", "夏", "秋", "初冬", "冬", "早朝", "夕暮れ", "休日", "雨の日", "日曜", "昼下がり")
-_FORMS = ("だより", "日和", "手帖", "散歩", "入門", "図鑑", "ノート", "ものがたり", "時間", "めぐり", "教室", "暮らし")
-_FAMILY = (
-    "青木",
-    "石川",
-    "上田",
-    "大野",
-    "加藤",
-    "木村",
-    "小林",
-    "佐野",
-    "清水",
-    "高橋",
-    "中村",
-    "野口",
-    "平田",
-    "松本",
-    "森",
-    "和田",
-)
-_FAMILY_RUBY = (
-    *("あおき", "いしかわ", "うえだ", "おおの", "かとう", "きむら", "こばやし", "さの"),
-    *("しみず", "たかはし", "なかむら", "のぐち", "ひらた", "まつもと", "もり", "わだ"),
-)
-_GIVEN = ("明", "和", "花", "光", "歩", "葵", "薫", "翼", "渚", "忍", "操", "望")
-_GIVEN_RUBY = (
-    "あき",
-    "かず",
-    "はな",
-    "ひかり",
-    "あゆみ",
-    "あおい",
-    "かおる",
-    "つばさ",
-    "なぎさ",
-    "しのぶ",
-    "みさお",
-    "のぞみ",
-)
 _SYLLABLES = ("ka", "sa", "ta", "na", "ha", "ma", "ya", "ra", "mi", "no", "yu", "ki")
 _STREAM_PRICES = np.array([100, 210, 300, 300, 300, 400, 500, 500, 700, 980])
 
@@ -242,113 +179,24 @@ class World:
 
     def item_json(self, index: int, *, day: int = 0, affiliate_id: str = "emulated-990") -> dict[str, Any]:
         """Render one item as ItemList would, with the caller's id in its links."""
-        cid, floor = str(self.content_ids[index]), int(self.floor[index])
-        released = datetime.fromtimestamp(int(self.released[index]), JAPAN)
-        # Pre-orders start out bare; their people, genres, sample and length fill in near release.
-        bare = int(self.released[index]) > int(ANCHOR.timestamp()) + (day + 5) * DAY
-        page = f"https://shop.example/digital/{FLOORS[floor]}/-/detail/=/cid={cid}/"
-        link = f"https://redirect.example/?lurl={quote(page, safe='')}&af_id={affiliate_id}&ch=api"
-        item: dict[str, Any] = {
-            "service_code": "digital",
-            "service_name": "動画",
-            "floor_code": FLOORS[floor],
-            "floor_name": ("ビデオ", "フロア C")[floor],
-            "category_name": ("ビデオ (動画)", "フロア C (動画)")[floor],
-            "content_id": cid,
-            "product_id": cid,
-            "title": self.title(index),
-        }
-        if not bare:
-            item["volume"] = self._volume(index)
-        if self.review_count[index]:
-            average = f"{self.review_average[index]:.2f}"
-            item["review"] = {"count": int(self.review_count[index]), "average": average}
-        image = f"https://img.example/{cid}/{cid}"
-        item |= {"URL": page, "affiliateURL": link, "imageURL": {"list": f"{image}pt.jpg", "large": f"{image}pl.jpg"}}
-        if floor == 0:
-            item["imageURL"]["small"] = f"{image}ps.jpg"
-        if self.has_sample[index] and not bare:
-            item["sampleImageURL"] = {
-                "sample_s": {"image": [f"{image}-{n}.jpg" for n in range(1, 4)]},
-                "sample_l": {"image": [f"{image}jp-{n}.jpg" for n in range(1, 4)]},
-            }
-            player = f"https://player.example/litevideo/-/part/=/cid={cid}"
-            item["sampleMovieURL"] = {
-                f"size_{size}": f"{player}/size={size}/affi_id={affiliate_id}/"
-                for size in ("476_306", "560_360", "644_414", "720_480")
-            } | {"pc_flag": 1, "sp_flag": 1}
-        item["prices"] = self._prices(index, day)
-        item["date"] = f"{released:%Y-%m-%d %H:%M:%S}"
-        item["iteminfo"] = self._iteminfo(index, bare)
-        if 0 < self.change_day[index] <= day:
-            start = ANCHOR + timedelta(days=int(self.change_day[index]))
-            begin, end = (moment.astimezone(JAPAN) for moment in (start, start + timedelta(days=14)))
-            item["campaign"] = [
-                {"date_begin": f"{begin:%Y-%m-%d %H:%M:%S}", "date_end": f"{end:%Y-%m-%d %H:%M:%S}", "title": "30%OFF"}
-            ]
+        item: dict[str, Any] = json.loads(self.item_texts(np.array([index]), day=day, affiliate_id=affiliate_id)[0])
         return item
+
+    def item_texts(self, indexes: Ints, *, day: int = 0, affiliate_id: str = "emulated-990") -> list[str]:
+        """Render items as JSON text: one source of truth, and fast enough for a page of a million items."""
+        return self._renderer.render(indexes, day, affiliate_id)
+
+    @cached_property
+    def _renderer(self) -> ItemRenderer:
+        return ItemRenderer(self)
 
     def title(self, index: int) -> str:
         """Return an invented everyday title that hints at the item's theme."""
-        words = _THEMES[int(self.theme[index])]
-        number = index * 2_654_435_761 % 2**32  # a fixed scramble, so that neighbours differ
-        season, form = _SEASONS[number % 12], _FORMS[number // 12 % 12]
-        return f"{season}の{words[number // 144 % 3]}{form} 第{number // 432 % 300 + 1}回"
+        return title_of(index, int(self.theme[index]))
 
     def entity_name(self, kind: str, index: int) -> tuple[str, str | None]:
         """Return name and reading (people only) of a genre, maker, series, label, performer or director."""
-        if kind == "genre":
-            return _THEMES[index // 3][index % 3], None
-        if kind in ("performer", "director"):
-            family, given = index % 16, index // 16
-            tail = "" if given < 12 else f" {given // 12 + 1}"
-            name = f"{_FAMILY[family]} {_GIVEN[given % 12]}{tail}"
-            return name, f"{_FAMILY_RUBY[family]} {_GIVEN_RUBY[given % 12]}{tail}"
-        word = {"maker": "工房", "series": "シリーズ", "label": "文庫"}[kind]
-        return f"{_SEASONS[index % 12]}の{_FORMS[index // 12 % 12]}{word} {index + 1}", None
-
-    def _volume(self, index: int) -> str:
-        seconds = int(self.runtime_seconds[index])
-        if self.floor[index] == 0:
-            return str(seconds // 60)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-    def _prices(self, index: int, day: int) -> dict[str, Any]:
-        base, full = int(self.price[index]), int(self.list_price[index])
-        now = max(base * 7 // 10, 50) if 0 < self.change_day[index] <= day else base
-        if not self.is_from_price[index]:
-            return {"price": str(now), "list_price": str(full)}
-        deliveries = [("stream", now, full), ("download", now * 2 + 66, full * 2 + 66), ("hd", now * 3, full * 3)]
-        return {
-            "price": f"{now}~",
-            "list_price": f"{full}~",
-            "deliveries": {"delivery": [{"type": k, "price": str(p), "list_price": str(f)} for k, p, f in deliveries]},
-        }
-
-    def _iteminfo(self, index: int, bare: bool) -> dict[str, Any]:
-        info: dict[str, Any] = {}
-
-        def add(key: str, kind: str, first: int, indexes: list[int]) -> None:
-            rows = []
-            for number in indexes:
-                name, ruby = self.entity_name(kind, number)
-                rows.append({"id": first + number, "name": name} | ({"ruby": ruby} if ruby else {}))
-            if rows:
-                info[key] = rows
-
-        if not bare:
-            add("genre", "genre", FIRST_GENRE, [g for g in self.genres[index].tolist() if g >= 0])
-        add("series", "series", FIRST_SERIES, [s for s in [int(self.series[index])] if s >= 0])
-        add("maker", "maker", FIRST_MAKER, [int(self.maker[index])])
-        if not bare:
-            people = [p for p in self.performers[index].tolist() if p >= 0]
-            add("actress", "performer", FIRST_PERFORMER, people)
-            add("director", "director", FIRST_DIRECTOR, [d for d in [int(self.director[index])] if d >= 0])
-        if self.label[index] >= 0:
-            add("label", "label", FIRST_LABEL, [int(self.label[index])])
-        else:
-            info["label"] = [{"id": NO_LABEL, "name": "----"}]
-        return info
+        return entity_name(kind, index)
 
 
 def build_world(size: str = "medium", seed: int = 20_260_630) -> World:
@@ -364,18 +212,38 @@ def build_world(size: str = "medium", seed: int = 20_260_630) -> World:
     if size not in SIZES:
         raise LandingError(f"unknown world size {size!r}: use {', '.join(SIZES)}")
     rng = np.random.Generator(np.random.PCG64(seed))
-    parts = _catalogue(rng, SIZES[size].items) | _people(rng, SIZES[size].users)
+    parts = _catalogue(rng, SIZES[size].items, _release_times) | _people(rng, SIZES[size].users)
     parts |= _tastes(rng, parts["theme_factors"], SIZES[size].users)
-    nothing = np.zeros(0, np.int64)
-    log_names: tuple[str, ...] = ("user", "item", "time", "position", "policy", "decision")
-    empty: dict[str, Any] = {f"exposure_{name}": nothing for name in log_names} | {"exposure_propensity": np.zeros(0)}
-    silent = World(name=size, seed=seed, bias=0.0, **parts, **empty)
+    silent = World(name=size, seed=seed, bias=0.0, **parts, **_EMPTY_LOG)
     log, bias = _log(rng, silent, SIZES[size].decisions)
     return World(name=size, seed=seed, bias=bias, **parts, **log)
 
 
-def _catalogue(rng: np.random.Generator, n: int) -> dict[str, Any]:
-    themes, dims = len(_THEMES), _DIMENSIONS
+def catalogue_world(items: int, seed: int = 20_260_630) -> World:
+    """Build a catalogue of any size that nobody has looked at, spread over twelve years.
+
+    Most items share the second of their release with others of their day, and one in a hundred came in with one large
+    import: all of those carry the same second.
+
+    Args:
+        items: How many; a million takes about ten seconds and 2 GB.
+        seed: Of everything random.
+
+    Raises:
+        LandingError: Too few items to make a catalogue of.
+    """
+    if items < 10:
+        raise LandingError(f"a catalogue needs at least 10 items, not {items}")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    parts = _catalogue(rng, items, _long_history) | _people(rng, 0)
+    parts |= _tastes(rng, parts["theme_factors"], 0)
+    return World(name=f"catalogue of {items}", seed=seed, bias=0.0, **parts, **_EMPTY_LOG)
+
+
+def _catalogue(
+    rng: np.random.Generator, n: int, release_times: Callable[[np.random.Generator, int], Ints]
+) -> dict[str, Any]:
+    themes, dims = len(THEMES), _DIMENSIONS
     makers, performers, directors = max(30, int(1.4 * n**0.5)), max(60, n // 14), max(20, n // 60)
     prototypes = _unit(rng.standard_normal((themes, dims)))
     genre_factors = _unit(np.repeat(prototypes, 3, axis=0) + 0.16 * rng.standard_normal((themes * 3, dims)))
@@ -414,7 +282,7 @@ def _catalogue(rng: np.random.Generator, n: int) -> dict[str, Any]:
     rank = np.argsort(np.argsort(-(quality + 0.9 * rng.standard_normal(n)), kind="stable"), kind="stable")
     popularity = (rank + 6.0) ** -1.0
     floor = (rng.random(n) < 0.22).astype(np.int64)
-    released = _release_times(rng, n)
+    released = release_times(rng, n)
     order = np.lexsort((np.arange(n), released))  # ids are given out in order of release, as shops do
     serial = np.empty(n, np.int64)
     serial[order] = np.arange(1, n + 1)
@@ -480,6 +348,18 @@ def _pick_performers(rng: np.random.Generator, theme: Ints, performer_theme: Int
 def _release_times(rng: np.random.Generator, n: int) -> Ints:
     ahead = rng.random(n) < 0.025
     days = np.where(ahead, rng.integers(1, 61, n), -(rng.random(n) ** 1.15 * 3 * 365).astype(np.int64))
+    return _at_opening_hours(rng, days)
+
+
+def _long_history(rng: np.random.Generator, n: int) -> Ints:
+    ahead = rng.random(n) < 0.01
+    days = np.where(ahead, rng.integers(1, 61, n), -(rng.random(n) ** 1.1 * _LONG_DAYS).astype(np.int64))
+    imported = int(ANCHOR.timestamp()) - _LONG_DAYS * DAY
+    return np.where(rng.random(n) < 0.01, imported, _at_opening_hours(rng, days))
+
+
+def _at_opening_hours(rng: np.random.Generator, days: Ints) -> Ints:
+    n = len(days)
     # Shops release at midnight or ten in the morning; many items share one second, others trail by some.
     hour = np.where(rng.random(n) < 0.6, 10, 0) * 3_600
     late = np.where(rng.random(n) < 0.5, 0, rng.integers(0, 60, n))
