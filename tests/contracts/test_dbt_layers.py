@@ -122,6 +122,7 @@ def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, 
         "analyst": {node["name"] for node in open_models(manifest)},
         "trainer": {*features, "fct_decisions"},  # a gate reads the decisions
         "serving_owner": {"feat_items"},
+        "loader": {"orphan_content_ids"},  # a backfill asks the catalogue for exactly these
         "monitor": {node["name"] for node in models(manifest) if node["fqn"][1] == "monitoring"},
     }
     granted: dict[str, set[str]] = {}
@@ -137,13 +138,34 @@ def test_every_model_that_counts_or_chooses_by_order_has_a_unit_test(manifest: d
     windowed = {
         node["name"] for node in models(manifest) if " over (" in node["raw_code"] or "distinct on" in node["raw_code"]
     }
-    names_only = {"dim_performers", "int_exposures_resolved", "decision_join_quality"}  # a name, a copy, a share
+    # a name, a copy, two shares
+    names_only = {"dim_performers", "int_exposures_resolved", "decision_join_quality", "exposure_join_quality"}
     assert windowed - tested <= names_only
+
+
+def test_nothing_that_is_only_true_now_reaches_a_training_example(manifest: dict[str, Any]) -> None:
+    """Whether an item is offered or eligible today was not known when somebody decided on it."""
+
+    def ancestors(unique_id: str) -> set[str]:
+        # int_as_of counts everything that landed, but tells instants only.
+        parents = set(manifest["parent_map"][unique_id]) - {"model.matching.int_as_of"}
+        return parents.union(*(ancestors(parent) for parent in parents))
+
+    for name in ("feat_training_examples", "feat_user_histories"):
+        names = {unique_id.split(".")[-1] for unique_id in ancestors(f"model.matching.{name}")}
+        assert "int_item_snapshots" in names
+        assert names.isdisjoint({"availability", "item_sightings", "int_item_availability", "dim_items", "feat_items"})
 
 
 def test_every_consumer_is_an_exposure_with_an_owner(manifest: dict[str, Any]) -> None:
     exposures = {exposure["name"]: exposure for exposure in manifest["exposures"].values()}
-    assert set(exposures) == {"two_tower_training", "recommendation_api", "analyst_sql", "browser_bundle"}
+    assert set(exposures) == {
+        "two_tower_training",
+        "recommendation_api",
+        "analyst_sql",
+        "browser_bundle",
+        "catalogue_backfill",
+    }
     for exposure in exposures.values():
         assert exposure["owner"]["email"]
         assert exposure["maturity"]

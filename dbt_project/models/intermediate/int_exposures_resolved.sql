@@ -26,6 +26,7 @@ select
     events.exposure_id,
     events.user_id,
     events.content_id,
+    events.content_key,
     case when not events.is_ahead_of_landing then content_keys.item_id end as item_id,
     case
         when events.is_ahead_of_landing then 'exposed_in_future'

@@ -7,6 +7,24 @@ snapshots as (
 
 ),
 
+sightings as (
+
+    select * from {{ ref('stg_dmm__sightings') }}
+
+),
+
+rankings as (
+
+    select * from {{ ref('stg_dmm__rankings') }}
+
+),
+
+masters as (
+
+    select * from {{ ref('stg_dmm__masters') }}
+
+),
+
 users as (
 
     select * from {{ ref('stg_app__users') }}
@@ -31,6 +49,28 @@ select
     max(fetched_at) as newest_event_at,
     max(ingested_at) as newest_landed_at
 from snapshots
+union all
+-- Snapshots tell when something last changed, sightings when somebody last looked.
+select
+    'raw_dmm.item_sightings' as dataset,
+    count(*) as row_count,
+    max(last_seen_at) as newest_event_at,
+    max(last_seen_at) as newest_landed_at
+from sightings
+union all
+select
+    'raw_dmm.rankings' as dataset,
+    count(*) as row_count,
+    max(ranked_on)::timestamp at time zone 'Asia/Tokyo' as newest_event_at,
+    max(fetched_at) as newest_landed_at
+from rankings
+union all
+select
+    'raw_dmm.masters' as dataset,
+    count(*) as row_count,
+    max(fetched_at) as newest_event_at,
+    max(ingested_at) as newest_landed_at
+from masters
 union all
 select
     'raw_app.users' as dataset,

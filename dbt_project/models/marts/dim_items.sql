@@ -15,6 +15,12 @@ policy as (
 
 ),
 
+availability as (
+
+    select * from {{ ref('int_item_availability') }}
+
+),
+
 entities as (
 
     select * from {{ ref('int_item_entities') }}
@@ -109,7 +115,11 @@ select
     items.affiliate_url_template,
 
     ---------- may it be shown: the one place that decides
-    items.has_sample and items.released_at <= as_of.catalogue_as_of as is_eligible,
+    availability.is_withdrawn,
+    availability.withdrawn_at,
+    items.has_sample
+    and items.released_at <= as_of.catalogue_as_of
+    and not availability.is_withdrawn as is_eligible,
 
     ---------- timestamps
     items.first_seen_at,
@@ -119,6 +129,7 @@ inner join policy
     on
         items.item_id = policy.item_id
         and not policy.is_blocked
+inner join availability on items.item_id = availability.item_id
 cross join as_of
 left join makers on items.item_id = makers.item_id
 left join series on items.item_id = series.item_id
