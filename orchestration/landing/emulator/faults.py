@@ -149,8 +149,9 @@ def _write_numbers_as_text(result: dict[str, Any], items: list[Any]) -> None:
 def _unwrap_genre(result: dict[str, Any], items: list[Any]) -> None:
     """Write the first item's genres as the single object that a list of one is turned into by some converters."""
     for item in items:
-        if item.get("iteminfo", {}).get("genre"):
-            item["iteminfo"]["genre"] = item["iteminfo"]["genre"][0]
+        genres = item.get("iteminfo", {}).get("genre")
+        if isinstance(genres, list):
+            item["iteminfo"]["genre"] = genres[0]
             return
 
 
