@@ -189,6 +189,39 @@ def load(
             console.print(f"  quarantined {kind}: {reason} × {n:,}")
 
 
+@app.command("import-legacy")
+def import_legacy(
+    dsn: Annotated[str, typer.Argument(envvar="MATCHING_LEGACY_DSN", help="Address of the earlier database.")],
+    source: Annotated[str, typer.Option(help="Name to file its items under.")] = "legacy",
+    service: Annotated[str, typer.Option(help="Service code to file its items under.")] = "digital",
+    floor: Annotated[str, typer.Option(help="Floor code to file its items under.")] = "videoa",
+) -> None:
+    """Bring items, users and decisions over from the product's earlier database. Twice adds nothing."""
+    from orchestration.landing import legacy
+    from orchestration.settings import DMM_IDS, load_settings
+    from orchestration.warehouse.connection import connector
+
+    settings = load_settings()
+    with TerminalReporter().task("import") as on_progress:
+        result = legacy.import_legacy(
+            connector(settings.database(), "loader"),
+            dsn,
+            source=source,
+            service=service,
+            floor=floor,
+            secrets=tuple(filter(None, (settings.environment.get(name) for name in DMM_IDS))),
+            on_progress=on_progress,
+        )
+    table = Table("earlier table", "there", "offered", "landed", "unchanged", "quarantined", "orphans")
+    for name, one in result.tables.items():
+        numbers = (one.there, one.offered, one.landed, one.unchanged, one.quarantined, one.orphans)
+        table.add_row(name, *(f"{n:,}" for n in numbers))
+    console.print(table)
+    for name, one in result.tables.items():
+        for reason, n in sorted(one.quarantined_by_reason.items()):
+            console.print(f"  quarantined {name}: {reason} × {n:,}")
+
+
 @app.command("list")
 def list_() -> None:
     """List the named jobs."""
@@ -210,6 +243,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
     retrain: Annotated[bool, typer.Option(help="Train even when an equal run exists.")] = False,
     model_run: Annotated[str | None, typer.Option(help="Run to publish, for job publish.")] = None,
+    days: Annotated[str | None, typer.Option(help="FIRST or FIRST:LAST, for jobs that run by days.")] = None,
+    released: Annotated[str | None, typer.Option(help="FROM:UNTIL, releases to pull instead of what is due.")] = None,
+    allow_withdrawals: Annotated[bool, typer.Option(help="Believe a source that offers much less at once.")] = False,
 ) -> None:
     """Run a job to its end, on the instance that the UI shows."""
     from orchestration.defs.launch import run_job
@@ -220,8 +256,15 @@ def run(
     if model_run is not None and name != "publish":
         raise typer.BadParameter("--model-run goes with job publish only")
     op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
+    released_from, released_until = _pair(released, "--released") or (None, None)
+    op_config["raw_dmm__items"] = {
+        "released_from": released_from,
+        "released_until": released_until,
+        "allow_withdrawals": allow_withdrawals,
+    }
+    day_range = _pair(days if days is None or ":" in days else f"{days}:{days}", "--days")
     with quiet(name if name.isidentifier() else "run") as log, reporting_to(TerminalReporter()):
-        outcome = run_job(load_settings(), name, op_config)
+        outcome = run_job(load_settings(), name, op_config, day_range)
     failed = [check for check in outcome.checks if not check.passed]
     for check in failed:
         errors.print(f"[yellow]![/] {escape(check.asset)}: {escape(check.description or check.name)}", soft_wrap=True)
@@ -343,6 +386,15 @@ def _print_items(rows: list) -> None:
     console.print(table)
     if rows:
         console.print(f"[dim]model run {rows[0].model_run}[/]")
+
+
+def _pair(text: str | None, option: str) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (first and colon and last):
+        raise typer.BadParameter(f"{option} takes two days, such as 2026-01-01:2026-01-31")
+    return first, last
 
 
 def _failed(message: str) -> typer.Exit:

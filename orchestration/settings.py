@@ -20,6 +20,7 @@ DMM_IDS = ("DMM_API_ID", "DMM_AFFILIATE_ID")
 EMULATED_API_ID = "emulated-api-id"
 EMULATED_AFFILIATE_ID = "emulated-990"
 DMM_BASE_URL = "https://api.dmm.com/affiliate/v3"
+DMM_PLACES = "FANZA/digital/videoa, FANZA/digital/videoc"
 
 
 class SettingsError(RuntimeError):
@@ -66,6 +67,8 @@ class DmmSettings:
     affiliate_id: str = field(repr=False)
     requests_per_second: float
     request_budget: int
+    places: tuple[tuple[str, str, str], ...]
+    """Floors to pull: site, service and floor code of each."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class Settings:
             affiliate_id=env["DMM_AFFILIATE_ID"],
             requests_per_second=_number(env, "DMM_REQUESTS_PER_SECOND", 1.0),
             request_budget=int(_number(env, "DMM_REQUEST_BUDGET", 20_000)),
+            places=_places(env.get("DMM_PLACES") or DMM_PLACES),
         )
 
 
@@ -221,6 +225,13 @@ def _kind(environment: Mapping[str, str]) -> str | None:
 
 def _home(value: str | None) -> Path:
     return (Path(value).expanduser() if value else REPO_ROOT / ".matching").resolve()
+
+
+def _places(text: str) -> tuple[tuple[str, str, str], ...]:
+    places = [tuple(part.strip() for part in place.split("/")) for place in text.split(",") if place.strip()]
+    if not places or any(len(place) != 3 or not all(place) for place in places):
+        raise SettingsError(f"DMM_PLACES must list site/service/floor, such as {DMM_PLACES!r}, not {text!r}")
+    return tuple((site, service, floor) for site, service, floor in places)
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

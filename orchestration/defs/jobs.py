@@ -21,15 +21,26 @@ VECTORS = dg.AssetSelection.groups("vectors")
 EXECUTOR = dg.in_process_executor
 
 
+PULLS = (
+    ("dmm_sync", "items", "Pull what the day has due of the DMM catalogue, at first all of it."),
+    ("dmm_rankings", "rankings", "Pull today's ranking of each floor, once a day."),
+    ("dmm_masters", "masters", "Pull the lists of floors, genres, makers, series, authors and performers."),
+    ("dmm_backfill", "lookups", "Ask by id for items that decisions name and no landing has brought."),
+)
+
+
 @dg.definitions
 def jobs() -> dg.Definitions:
     """Build jobs and schedules."""
-    dmm_sync = dg.define_asset_job(
-        "dmm_sync",
-        selection=dg.AssetSelection.assets(["raw_dmm", "items"]),
-        description="Pull the catalogue from the DMM API into raw_dmm.items.",
-        executor_def=EXECUTOR,
-    )
+    pulls = {
+        name: dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(["raw_dmm", table]),
+            description=description,
+            executor_def=EXECUTOR,
+        )
+        for name, table, description in PULLS
+    }
     build_features = dg.define_asset_job(
         "build_features",
         selection=FEATURES,
@@ -55,14 +66,34 @@ def jobs() -> dg.Definitions:
         executor_def=EXECUTOR,
     )
     return dg.Definitions(
-        jobs=[dmm_sync, build_features, train, publish, full],
+        jobs=[*pulls.values(), build_features, train, publish, full],
         schedules=[
-            dg.ScheduleDefinition(
+            dg.build_schedule_from_partitioned_job(
+                pulls["dmm_sync"],
                 name="daily_landing",
-                job=dmm_sync,
-                cron_schedule="0 4 * * *",
+                hour_of_day=4,
+                description="What the day has due of the catalogue, every night.",
+            ),
+            dg.ScheduleDefinition(
+                name="daily_rankings",
+                job=pulls["dmm_rankings"],
+                cron_schedule="30 3 * * *",
                 execution_timezone="Asia/Tokyo",
-                description="The catalogue, every night.",
+                description="The ranking of the day; a day that is missed cannot be had later.",
+            ),
+            dg.ScheduleDefinition(
+                name="weekly_masters",
+                job=pulls["dmm_masters"],
+                cron_schedule="0 3 * * 1",
+                execution_timezone="Asia/Tokyo",
+                description="The source's own lists, every Monday.",
+            ),
+            dg.ScheduleDefinition(
+                name="daily_backfill",
+                job=pulls["dmm_backfill"],
+                cron_schedule="45 6 * * *",
+                execution_timezone="Asia/Tokyo",
+                description="Orphans of the morning's build; they join at the next one.",
             ),
             dg.ScheduleDefinition(
                 name="daily_features",

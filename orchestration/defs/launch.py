@@ -23,6 +23,10 @@ class UnknownJobError(RuntimeError):
     """There is no job of that name; the message lists those there are."""
 
 
+class PartitionError(RuntimeError):
+    """A job was asked for days it does not run on."""
+
+
 @dataclass(frozen=True)
 class JobSummary:
     """A job as a person may pick it."""
@@ -81,16 +85,23 @@ def list_jobs() -> list[JobSummary]:
     return sorted((JobSummary(job.name, job.description or "") for job in jobs), key=lambda job: job.name)
 
 
-def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] | None = None) -> JobOutcome:
+def run_job(
+    settings: Settings,
+    name: str,
+    op_config: dict[str, dict[str, Any]] | None = None,
+    days: tuple[str, str] | None = None,
+) -> JobOutcome:
     """Run a job to its end.
 
     Args:
         settings: The installation to act on.
         name: A job of `list_jobs`.
         op_config: Configuration by op name; entries for ops the job does not hold are left out.
+        days: First and last day of a job that runs by days, all in one run; today when not given.
 
     Raises:
         UnknownJobError: There is no such job.
+        PartitionError: The job does not run by days, or not on these.
     """
     connect(settings.database()).close()  # says in one line what Dagster's storage would say in fifty
     os.environ.update(child_environment(settings))  # Dagster reads its instance and dbt its login from there
@@ -105,11 +116,10 @@ def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] 
         # The event log keeps everything; the terminal belongs to the reporter.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
+    tags = {PROCESS_TAG: _process(), **_partition_tags(name, job.partitions_def, days)}
     with dg.DagsterInstance.get() as instance:
         _close_dead_runs(instance)
-        result = job.execute_in_process(
-            run_config=run_config, instance=instance, raise_on_error=False, tags={PROCESS_TAG: _process()}
-        )
+        result = job.execute_in_process(run_config=run_config, instance=instance, raise_on_error=False, tags=tags)
     groups = {key: spec.group_name or "default" for spec in definitions.resolve_all_asset_specs() for key in [spec.key]}
     blocking = {
         check.key: check.blocking
@@ -139,6 +149,23 @@ def run_job(settings: Settings, name: str, op_config: dict[str, dict[str, Any]] 
             for m in materializations
         },
     )
+
+
+def _partition_tags(
+    name: str, partitions: dg.PartitionsDefinition | None, days: tuple[str, str] | None
+) -> dict[str, str]:
+    """Return what tells Dagster which partitions a run is for."""
+    if partitions is None:
+        if days is not None:
+            raise PartitionError(f"job {name!r} does not run by days")
+        return {}
+    known = partitions.get_partition_keys()
+    first, last = days or (known[-1], known[-1])
+    if not {first, last} <= set(known) or first > last:
+        raise PartitionError(f"job {name!r} runs on days from {known[0]} to {known[-1]}, not from {first} to {last}")
+    if first == last:
+        return {"dagster/partition": first}
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
 def _process() -> str:

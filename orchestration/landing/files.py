@@ -33,6 +33,7 @@ from orchestration.landing.columns import (
 from orchestration.landing.errors import LandingError
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.readers import Batch, Source, decode_line
+from orchestration.landing.runs import new_run_id
 from orchestration.landing.snapshots import (
     Snapshot,
     land_staged_items,
@@ -40,13 +41,11 @@ from orchestration.landing.snapshots import (
     prepare_item,
     stage_items,
 )
-from orchestration.landing.sync import new_run_id
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 Connector = Callable[[], psycopg.Connection[Any]]
 
 _ITEM_LINES = 2_000
-
 
 @dataclass
 class FileCounts:
@@ -74,7 +73,6 @@ class FileCounts:
         self.quarantined += len(rows)
         self.quarantined_by_reason.update(row.reason for row in rows)
 
-
 @dataclass
 class LoadResult:
     """What a load did, file by file.
@@ -87,7 +85,6 @@ class LoadResult:
     run_id: str
     files: dict[str, FileCounts] = field(default_factory=dict)
 
-
 @dataclass(frozen=True)
 class _Kind:
     name: str
@@ -95,7 +92,6 @@ class _Kind:
     columns: tuple[Column, ...]
     staging: str
     insert: str
-
 
 _USER_ID = Column("user_id", text())
 _CONTENT_ID = Column("content_id", text(r"^[a-z0-9_-]{1,64}$", lower=True))
@@ -174,7 +170,6 @@ _EXPOSURES = _Kind(
     on conflict (user_id, content_id, exposed_at, surface) do nothing
     """,
 )
-
 
 def load_files(
     connect_loader: Connector,
@@ -259,7 +254,6 @@ def load_files(
                 raise LandingError(f"{counts.file}: none of its {counts.offered} rows could be read ({why})")
     return result
 
-
 def _require_columns(kind: _Kind, source: Source) -> None:
     if source.columns is None:
         return
@@ -267,7 +261,6 @@ def _require_columns(kind: _Kind, source: Source) -> None:
     if missing:
         s = "s" if len(missing) > 1 else ""
         raise LandingError(f"{source.name}: column{s} {', '.join(missing)} missing, needed for {kind.name}")
-
 
 def _load_items(
     connection: psycopg.Connection[Any],
@@ -304,7 +297,6 @@ def _load_items(
     flush()
     counts.landed = land_staged_items(connection, source=source_name, fetched_at=fetched_at, run_id=run_id)
     counts.unchanged = counts.offered - counts.quarantined - counts.landed
-
 
 def _load_rows(
     connection: psycopg.Connection[Any],
@@ -346,12 +338,10 @@ def _load_rows(
             counts.unchanged += checked.table.num_rows - landed
         progress()
 
-
 def _as_csv(part: pa.RecordBatch) -> memoryview:
     buffer = io.BytesIO()
     pa.csv.write_csv(part, buffer, pa.csv.WriteOptions(include_header=False))
     return buffer.getbuffer()
-
 
 def _shown(batch: Batch, row: int, reason: str) -> tuple[str, str]:
     """Return the detail and the payload of a bad row."""

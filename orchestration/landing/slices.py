@@ -92,19 +92,20 @@ def plan_slices(
     Raises:
         LandingError: One second holds more rows than a slice may.
     """
-    limit = min(ceiling, cap - 1)
     planned: list[PlannedSlice] = []
     waiting = [window]
     while waiting:
         part = waiting.pop()
         total = count(part)
-        if total <= limit:
+        is_one_second = part.first == part.last
+        # A second cannot be cut, so it may fill all that can be paged through; the others are left room to grow.
+        if total <= (cap - 1 if is_one_second else min(ceiling, cap - 1)):
             planned.append(PlannedSlice(part, total))
             continue
-        if part.first == part.last:
+        if is_one_second:
             raise LandingError(
                 f"the second {part.first:%Y-%m-%d %H:%M:%S} JST holds at least {total} items, "
-                f"more than one slice can page through ({limit})"
+                f"more than one slice can page through ({cap - 1})"
             )
         earlier, later = part.halves()
         waiting += [later, earlier]

@@ -1,7 +1,7 @@
 """The one way an item enters `raw_dmm.items`, for the API and for files alike.
 
-Belongs here: preparing an item (check, mask, hash) and adding a snapshot where it changed. Does not belong here:
-where items come from.
+Belongs here: preparing an item (check, mask, hash), adding a snapshot where it changed, noting that a source offers it
+or does so no more. Does not belong here: where items come from.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
-from orchestration.landing.models import Rejected, check_item
+from orchestration.landing.models import Rejected, check_item, parse_japan_time
 from orchestration.landing.quarantine import BadRow
 
 
@@ -24,6 +24,7 @@ class Snapshot:
     service: str
     floor: str
     content_id: str
+    released_at: datetime
     payload: str
     payload_hash: str
 
@@ -50,7 +51,8 @@ def prepare_item(value: object, secrets: Iterable[str] = ()) -> Snapshot | BadRo
         return BadRow(error.reason, str(error), mask_text(_readable(value), secrets))
     if isinstance(checked, Rejected):
         return BadRow(checked.reason, mask_text(checked.detail, secrets), text)
-    return Snapshot(checked.service_code, checked.floor_code, checked.content_id, text, payload_hash(text))
+    released_at = parse_japan_time(checked.date)
+    return Snapshot(checked.service_code, checked.floor_code, checked.content_id, released_at, text, payload_hash(text))
 
 
 def open_item_staging(connection: psycopg.Connection[Any]) -> None:
@@ -62,6 +64,7 @@ def open_item_staging(connection: psycopg.Connection[Any]) -> None:
             service text not null,
             floor text not null,
             content_id text not null,
+            released_at timestamptz not null,
             payload text not null,
             payload_hash text not null
         ) on commit delete rows
@@ -72,12 +75,13 @@ def open_item_staging(connection: psycopg.Connection[Any]) -> None:
 def stage_items(connection: psycopg.Connection[Any], snapshots: Iterable[Snapshot]) -> None:
     """Copy snapshots into the staging table, inside the caller's transaction."""
     statement = (
-        "copy pg_temp.landing_items (service, floor, content_id, payload, payload_hash) from stdin (format binary)"
+        "copy pg_temp.landing_items (service, floor, content_id, released_at, payload, payload_hash)"
+        " from stdin (format binary)"
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(["text"] * 5)
+        copy.set_types(["text", "text", "text", "timestamptz", "text", "text"])
         for one in snapshots:
-            copy.write_row((one.service, one.floor, one.content_id, one.payload, one.payload_hash))
+            copy.write_row((*one.key, one.released_at, one.payload, one.payload_hash))
 
 
 def land_staged_items(
@@ -142,6 +146,92 @@ def land_staged_items(
         {"source": source, "fetched_at": fetched_at, "run_id": run_id, "slice_id": slice_id},
     )
     return cursor.rowcount
+
+
+def sight_staged_items(
+    connection: psycopg.Connection[Any], *, source: str, seen_at: datetime, run_id: str, slice_id: int | None = None
+) -> None:
+    """Note that the source offers every staged item; one that had been withdrawn is on offer again.
+
+    Args:
+        connection: Of the role `loader`, in the transaction that staged the rows.
+        source: Name of the source.
+        seen_at: When it was seen.
+        run_id: Of the pull.
+        slice_id: Of the slice it was seen in; None when it was asked for by id.
+    """
+    connection.execute(
+        """
+        with offered as (
+            select distinct on (staged.service, staged.floor, staged.content_id) staged.*
+            from pg_temp.landing_items as staged
+            order by staged.service, staged.floor, staged.content_id, staged.position desc
+        ),
+
+        returned as (
+            insert into raw_dmm.availability
+                (source, service, floor, content_id, is_available, observed_at, run_id)
+            select sighting.source, sighting.service, sighting.floor, sighting.content_id, true, %(seen_at)s, %(run_id)s
+            from raw_dmm.item_sightings as sighting
+            inner join offered using (service, floor, content_id)
+            where sighting.source = %(source)s and sighting.withdrawn_at is not null
+        )
+
+        insert into raw_dmm.item_sightings as known
+            (source, service, floor, content_id, released_at, first_seen_at, last_seen_at, slice_id, run_id)
+        select
+            %(source)s, offered.service, offered.floor, offered.content_id, offered.released_at,
+            %(seen_at)s, %(seen_at)s, %(slice_id)s, %(run_id)s
+        from offered
+        on conflict (source, service, floor, content_id) do update
+        set
+            released_at = excluded.released_at,
+            last_seen_at = excluded.last_seen_at,
+            slice_id = excluded.slice_id,
+            run_id = excluded.run_id,
+            withdrawn_at = null
+        """,
+        {"source": source, "seen_at": seen_at, "run_id": run_id, "slice_id": slice_id},
+    )
+
+
+def withdraw_item(
+    connection: psycopg.Connection[Any],
+    *,
+    source: str,
+    key: tuple[str, str, str],
+    observed_at: datetime,
+    run_id: str,
+) -> None:
+    """Note that the source does not offer an item any more. Its snapshots stay.
+
+    Args:
+        connection: Of the role `loader`, in a transaction.
+        source: Name of the source.
+        key: As `Snapshot.key`.
+        observed_at: When the source was asked for it.
+        run_id: Of the pull.
+    """
+    connection.execute(
+        """
+        with gone as (
+            update raw_dmm.item_sightings
+            set withdrawn_at = %(at)s
+            where
+                source = %(source)s and service = %(service)s and floor = %(floor)s and content_id = %(content_id)s
+                and withdrawn_at is null
+            returning source, service, floor, content_id
+        )
+
+        insert into raw_dmm.availability (source, service, floor, content_id, is_available, observed_at, run_id)
+        select gone.source, gone.service, gone.floor, gone.content_id, false, %(at)s, %(run_id)s
+        from gone
+        """,
+        {
+            **dict(zip(("service", "floor", "content_id"), key, strict=True)),
+            **{"source": source, "at": observed_at, "run_id": run_id},
+        },
+    )
 
 
 def _readable(value: object) -> str:

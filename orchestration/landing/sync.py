@@ -1,18 +1,19 @@
-"""Brings a window of the catalogue into `raw_dmm.items`, completely or with an error that says what is missing.
+"""Brings parts of a catalogue into `raw_dmm.items`, completely or with an error that says what is missing.
 
-Belongs here: planning, paging, progress in `raw_dmm.slices`, completeness. Does not belong here: HTTP details
-(client), what a snapshot is (snapshots), when to run (an orchestrator's business).
+Belongs here: planning, paging, progress in `raw_dmm.slices`, completeness, what is gone. Does not belong here: a
+source's protocol (client), what a snapshot is (snapshots), what is due when (cadence), when to run (an orchestrator's
+business).
 
-A slice is complete when as many different items were seen as the API announced. An earlier system took an error for
-the end of the data and reported success on half a catalogue; here only the announced last row ends a slice. One
+A slice is complete when as many different items were seen as the source announced. An earlier system took an error for
+the end of the data and reported success on half a catalogue; here only the announced last row ends a slice. What has
+been seen is kept in the warehouse page by page, so a run that died goes on at the next offset and still proves it. One
 that outgrew its plan is superseded by smaller ones, so that no plan can keep a run from ending.
 """
 
 import contextlib
 import logging
-import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,29 +21,32 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from orchestration.landing.client import DmmClient
+from orchestration.landing.cadence import Coverage
 from orchestration.landing.errors import LandingError, SourceError
+from orchestration.landing.lookups import land_by_id
 from orchestration.landing.masking import mask_text
 from orchestration.landing.models import JAPAN
 from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.slices import OFFSET_CAP, SLICE_CEILING, PlannedSlice, Window, plan_slices
+from orchestration.landing.runs import Connector, Run, RunCounts, recorded_run
+from orchestration.landing.slices import SLICE_CEILING, PlannedSlice, Window, plan_slices
 from orchestration.landing.snapshots import (
     Snapshot,
     land_staged_items,
     open_item_staging,
     prepare_item,
+    sight_staged_items,
     stage_items,
+    withdraw_item,
 )
+from orchestration.landing.sources import CatalogueSource, Place
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
-from orchestration.warehouse.connection import WarehouseError
-from orchestration.warehouse.locks import holding
 
 log = logging.getLogger(__name__)
 
-Connector = Callable[[], psycopg.Connection[Any]]
-
 _PASSES = 2  # a slice whose rows moved while it was read is read once more
 _CLOSED = ["complete", "superseded"]
+_FEW_WITHDRAWALS = 50
+_MOST_WITHDRAWALS = 0.1  # of what a run covers; more at once looks like an outage of the source
 
 
 class _OutgrownError(LandingError):
@@ -50,37 +54,53 @@ class _OutgrownError(LandingError):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Release windows of one place that a sync has to cover; windows do not overlap."""
+
+    place: Place
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
 class SyncRequest:
     """What to bring in.
 
     Attributes:
-        site: `FANZA` or `DMM.com`.
-        service: Service code.
-        floors: Floor codes within the service.
-        window_start: First release moment, aware.
-        window_end: End of the release window, aware, not included.
         run_id: Name of the run. Calling again with the id of an unfinished run continues it.
-        source: Name of the source.
+        purpose: What the run covers, in words that are equal for an equal request.
+        parts: Places and windows.
         ceiling: Most rows per slice.
-        cap: Where the API's totals saturate.
-        allow_empty: Accept a floor without any item in the window.
+        request_budget: Most requests of the run, all its processes together; None for no bound.
+        allow_empty: Accept a place that never held an item.
+        allow_withdrawals: Accept that more items are gone at once than an outage would let believe.
     """
 
-    site: str
-    service: str
-    floors: tuple[str, ...]
-    window_start: datetime
-    window_end: datetime
     run_id: str
-    source: str = "dmm"
+    purpose: str
+    parts: tuple[Part, ...]
     ceiling: int = SLICE_CEILING
-    cap: int = OFFSET_CAP
+    request_budget: int | None = None
     allow_empty: bool = False
+    allow_withdrawals: bool = False
 
 
 @dataclass
 class SyncResult:
-    """What a sync did, in numbers that add up: offered = added + unchanged + quarantined."""
+    """What a run did since it was first started, in numbers that add up: offered = added + unchanged + quarantined.
+
+    Attributes:
+        run_id: Name of the run.
+        slices: Slices read to their end.
+        requests: Requests that this process sent, retries included.
+        retries: How many of them repeated a failed one.
+        items_offered: Different rows the source offered.
+        snapshots_added: Snapshots added.
+        unchanged: Rows that were held already.
+        quarantined: Rows that could not be read.
+        quarantined_by_reason: Those, by reason code.
+        withdrawn: Items that the source does not offer any more.
+        returned: Items that had been withdrawn and are offered again.
+    """
 
     run_id: str
     slices: int = 0
@@ -91,129 +111,127 @@ class SyncResult:
     unchanged: int = 0
     quarantined: int = 0
     quarantined_by_reason: Counter[str] = field(default_factory=Counter)
+    withdrawn: int = 0
+    returned: int = 0
 
 
 @dataclass(frozen=True)
 class _Slice:
     slice_id: int
-    floor: str
+    place: Place
     window: Window
     total_count: int
+    state: str = "planned"
+    next_offset: int = 1
+    pass_started_at: datetime | None = None
 
-    @property
-    def place(self) -> str:
-        return f"{self.floor} {self.window}"
-
-
-def new_run_id(kind: str) -> str:
-    """Return a fresh, sortable run id such as `sync-20260630T120000-1a2b3c`."""
-    return f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    def __str__(self) -> str:
+        return f"{self.place} {self.window}"
 
 
-def unfinished_run(
-    connect_loader: Connector,
-    *,
-    site: str,
-    service: str,
-    floors: Sequence[str],
-    window_start: datetime,
-    window_end: datetime,
-    source: str = "dmm",
-) -> str | None:
-    """Return the newest run with open slices that a request for these floors and exactly this window can finish.
+@dataclass(frozen=True)
+class _Sync:
+    """What every step of one sync needs."""
 
-    A run that died before all its floors were planned counts; one with a floor nobody asks for now does not, because
-    that floor would stay open and the same run would come back for ever.
-    """
-    window = Window.between(window_start, window_end)
-    with contextlib.closing(connect_loader()) as connection:
-        row = connection.execute(
-            """
-            select slice.run_id
-            from raw_dmm.slices as slice
-            where slice.source = %s and slice.site = %s and slice.service = %s
-            group by slice.run_id
-            having
-                min(slice.window_start) = %s and max(slice.window_end) = %s
-                and bool_and(slice.floor = any(%s)) and bool_or(slice.state <> all(%s))
-            order by max(slice.slice_id) desc
-            limit 1
-            """,
-            (source, site, service, window.first_at, window.last_at, list(floors), _CLOSED),
-        ).fetchone()
-    return None if row is None else str(row[0])
+    connection: psycopg.Connection[Any]
+    source: CatalogueSource
+    request: SyncRequest
 
 
 def sync_items(
     connect_loader: Connector,
-    client: DmmClient,
+    source: CatalogueSource,
     request: SyncRequest,
     on_progress: ProgressCallback = ignore_progress,
     *,
     lock_timeout: float = 10.0,
 ) -> SyncResult:
-    """Land every item the API holds for a window.
+    """Land every item that a source holds in some windows, and note which ones it holds no more.
 
-    Safe to call again after any interruption: finished slices are kept, an unfinished one is read from its start
-    (its completeness could not be proven otherwise), and what was landed already adds nothing.
+    Safe to call again after any interruption: finished slices are kept, an unfinished one is read on at its next
+    offset, and what was landed already adds nothing.
 
     Args:
         connect_loader: Opens a connection as the role `loader`.
-        client: Where items come from.
+        source: Where items come from.
         request: What to bring in.
         on_progress: Told (items seen, items announced).
         lock_timeout: Seconds to wait for another sync of the same source to end.
 
     Returns:
-        What was done.
+        What was done, by all processes that worked at the run.
 
     Raises:
-        SourceError: The API failed for good; the slice it failed in is marked.
+        SourceError: The source failed for good; the slice it failed in is marked.
         LandingError: Something is missing or another sync is running.
     """
-    result = SyncResult(request.run_id)
-    before = client.requests, client.retries
+    places = sorted({part.place for part in request.parts})
+    run = Run(
+        request.run_id,
+        source.name,
+        "items",
+        request.purpose,
+        site=", ".join(sorted({place.site for place in places})),
+        service=", ".join(sorted({place.service for place in places})),
+        floors=tuple(place.floor for place in places),
+        request_budget=request.request_budget,
+    )
+    before = source.requests, source.retries
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
-        with _alone(connection, request.source, lock_timeout):
-            open_item_staging(connection)
-            for floor in request.floors:
-                _plan_floor(connection, client, request, floor)
-            waiting = _open_slices(connection, request)[::-1]
-            report, done = throttled(on_progress), 0
-            while waiting:
-                one = waiting.pop()
-                rest = sum(other.total_count for other in waiting)
-
-                def seen_so_far(n: int, announced: int, done: int = done, rest: int = rest) -> None:
-                    report(done + n, done + announced + rest)
-
-                seen, parts = _read_slice(connection, client, request, one, result, seen_so_far)
-                done += seen
-                waiting += parts[::-1]
-                result.slices += not parts
-    result.requests, result.retries = client.requests - before[0], client.retries - before[1]
-    log.info(
-        "sync %s: %d slices, %d items, %d added, %d quarantined, %d requests",
-        *(result.run_id, result.slices, result.items_offered, result.snapshots_added),
-        *(result.quarantined, result.requests),
+        sync = _Sync(connection, source, request)
+        with recorded_run(connection, run, source.secrets, lock_timeout=lock_timeout) as counts:
+            try:
+                open_item_staging(connection)
+                for part in request.parts:
+                    _plan_part(sync, part)
+                _read_slices(sync, on_progress)
+                for part in request.parts:
+                    _withdraw_missing(sync, part)
+            finally:
+                if not connection.closed:
+                    _count(sync, counts)
+                counts.retries = source.retries - before[1]
+    result = SyncResult(
+        request.run_id,
+        counts.slices,
+        source.requests - before[0],
+        counts.retries,
+        counts.offered,
+        counts.added,
+        counts.unchanged,
+        counts.quarantined,
+        counts.quarantined_by_reason,
+        counts.withdrawn,
+        counts.returned,
     )
+    log.info("sync %s: %s", request.run_id, counts)
     return result
 
 
-@contextlib.contextmanager
-def _alone(connection: psycopg.Connection[Any], source: str, timeout: float) -> Iterator[None]:
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(holding(connection, f"sync of source {source!r}", timeout))
-        except WarehouseError as error:
-            raise LandingError(str(error)) from None
-        yield
+def covered_windows(connect_loader: Connector, source: str, place: Place, since: datetime) -> list[Coverage]:
+    """Return what was read completely of a place since a moment, for `cadence.windows_due`."""
+    with contextlib.closing(connect_loader()) as connection:
+        rows = connection.execute(
+            """
+            select slice.window_start, slice.window_end, slice.completed_at
+            from raw_dmm.slices as slice
+            where
+                slice.source = %s and slice.site = %s and slice.service = %s and slice.floor = %s
+                and slice.state = 'complete' and slice.completed_at >= %s
+            """,
+            (source, place.site, place.service, place.floor, since),
+        ).fetchall()
+    return [
+        Coverage(Window(_wire(first), _wire(last)), completed.astimezone(JAPAN).date())
+        for first, last, completed in rows
+    ]
 
 
-def _plan_floor(connection: psycopg.Connection[Any], client: DmmClient, request: SyncRequest, floor: str) -> None:
-    """Write the plan of one floor in one transaction, unless this run has it already."""
-    known = connection.execute(
+def _plan_part(sync: _Sync, part: Part) -> None:
+    """Write the plan of one place in one transaction, unless this run has it already."""
+    place = part.place
+    known = sync.connection.execute(
         """
         select 1 from raw_dmm.slices as slice
         where
@@ -221,30 +239,41 @@ def _plan_floor(connection: psycopg.Connection[Any], client: DmmClient, request:
             and slice.service = %s and slice.floor = %s
         limit 1
         """,
-        (request.run_id, request.source, request.site, request.service, floor),
+        (sync.request.run_id, sync.source.name, place.site, place.service, place.floor),
     ).fetchone()
     if known is not None:
         return
-    window = Window.between(request.window_start, request.window_end)
-    planned = _bisect(client, request, floor, window)
-    if not request.allow_empty and not any(one.total_count for one in planned):
-        raise LandingError(f"{request.site} {request.service}/{floor} holds no item from {window}")
-    with connection.transaction():
-        _write_plan(connection, request, floor, planned)
+    planned = [one for window in part.windows for one in _bisect(sync, place, window)]
+    if not any(one.total_count for one in planned):
+        _require_emptiness(sync, part)
+    with sync.connection.transaction():
+        _write_plan(sync, place, planned)
 
 
-def _bisect(client: DmmClient, request: SyncRequest, floor: str, window: Window) -> list[PlannedSlice]:
+def _require_emptiness(sync: _Sync, part: Part) -> None:
+    """Refuse "nothing there" where something is known to be, or where nothing ever was."""
+    held = _held_count(sync, part)
+    place = part.place
+    if held and not sync.request.allow_withdrawals:
+        raise LandingError(f"{place.site} {place} announces no item where {held} are known")
+    ever = sync.connection.execute(
+        "select 1 from raw_dmm.item_sightings where source = %s and service = %s and floor = %s limit 1",
+        (sync.source.name, place.service, place.floor),
+    ).fetchone()
+    if ever is None and not sync.request.allow_empty:
+        windows = ", ".join(map(str, part.windows[:3])) + (", …" if len(part.windows) > 3 else "")
+        raise LandingError(f"{place.site} {place} holds no item from {windows}")
+
+
+def _bisect(sync: _Sync, place: Place, window: Window) -> list[PlannedSlice]:
     def count(part: Window) -> int:
-        page = client.page(site=request.site, service=request.service, floor=floor, window=part, hits=1)
-        return page.total_count
+        return sync.source.page(place, part, hits=1).total_count
 
-    return plan_slices(window, count, ceiling=request.ceiling, cap=request.cap)
+    return plan_slices(window, count, ceiling=sync.request.ceiling, cap=sync.source.cap)
 
 
-def _write_plan(
-    connection: psycopg.Connection[Any], request: SyncRequest, floor: str, planned: list[PlannedSlice]
-) -> list[_Slice]:
-    with connection.cursor() as cursor:
+def _write_plan(sync: _Sync, place: Place, planned: list[PlannedSlice]) -> list[_Slice]:
+    with sync.connection.cursor() as cursor:
         cursor.executemany(
             """
             insert into raw_dmm.slices
@@ -254,7 +283,7 @@ def _write_plan(
             """,
             [
                 (
-                    *(request.run_id, request.source, request.site, request.service, floor),
+                    *(sync.request.run_id, sync.source.name, place.site, place.service, place.floor),
                     *(one.window.first_at, one.window.last_at, one.total_count),
                 )
                 for one in planned
@@ -263,143 +292,334 @@ def _write_plan(
         )
         slice_ids = [row[0] for answer in cursor.results() for row in answer]
     return [
-        _Slice(slice_id, floor, one.window, one.total_count) for slice_id, one in zip(slice_ids, planned, strict=True)
+        _Slice(slice_id, place, one.window, one.total_count) for slice_id, one in zip(slice_ids, planned, strict=True)
     ]
 
 
-def _cut_again(
-    connection: psycopg.Connection[Any], client: DmmClient, request: SyncRequest, one: _Slice
-) -> list[_Slice]:
+def _cut_again(sync: _Sync, one: _Slice) -> list[_Slice]:
     """Put smaller slices in the place of one that has outgrown its plan."""
-    planned = _bisect(client, request, one.floor, one.window)
+    planned = _bisect(sync, one.place, one.window)
     if len(planned) == 1:  # cutting again would go round in circles
         raise LandingError(
-            f"{request.service}/{one.place}: the API announces {planned[0].total_count} items, "
-            f"then {request.cap} or more"
+            f"{one}: the source announces {planned[0].total_count} items, then {sync.source.cap} or more"
         )
-    with connection.transaction():
-        parts = _write_plan(connection, request, one.floor, planned)
-        _update(connection, one.slice_id, state="superseded", error=f"outgrown: cut into {len(parts)} slices")
-    log.info("sync %s: %s/%s has outgrown its plan", request.run_id, request.service, one.place)
+    with sync.connection.transaction():
+        parts = _write_plan(sync, one.place, planned)
+        _update(sync, one, state="superseded", error=f"outgrown: cut into {len(parts)} slices")
+    log.info("sync %s: %s has outgrown its plan", sync.request.run_id, one)
     return parts
 
 
-def _open_slices(connection: psycopg.Connection[Any], request: SyncRequest) -> list[_Slice]:
-    rows = connection.execute(
+def _read_slices(sync: _Sync, on_progress: ProgressCallback) -> None:
+    """Read every open slice of the run, in the order of the plan."""
+    rows = sync.connection.execute(
         """
-        select slice.slice_id, slice.floor, slice.window_start, slice.window_end, slice.total_count
+        select
+            slice.slice_id, slice.site, slice.service, slice.floor, slice.window_start, slice.window_end,
+            slice.total_count, slice.state, slice.next_offset, slice.pass_started_at
         from raw_dmm.slices as slice
-        where
-            slice.run_id = %s and slice.source = %s and slice.site = %s and slice.service = %s
-            and slice.floor = any(%s) and slice.state <> all(%s)
-        order by slice.slice_id
+        where slice.run_id = %s and slice.source = %s and slice.state <> all(%s)
+        order by slice.slice_id desc
         """,
-        (request.run_id, request.source, request.site, request.service, list(request.floors), _CLOSED),
+        (sync.request.run_id, sync.source.name, _CLOSED),
     ).fetchall()
-    return [
-        _Slice(slice_id, floor, Window(_wire(first), _wire(last)), int(total or 0))
-        for slice_id, floor, first, last, total in rows
+    waiting = [
+        _Slice(slice_id, Place(*place), Window(_wire(first), _wire(last)), int(total or 0), *progress)
+        for slice_id, *place, first, last, total, state, offset, started in rows
+        for progress in [(state, offset, started)]
     ]
+    report, done = throttled(on_progress), 0
+    rest = sum(one.total_count for one in waiting)
+    while waiting:
+        one = waiting.pop()
+        rest -= one.total_count
+
+        def seen_so_far(n: int, announced: int, done: int = done, rest: int = rest) -> None:
+            report(done + n, done + announced + rest)
+
+        seen, parts = _read_slice(sync, one, seen_so_far)
+        done += seen
+        waiting += parts[::-1]
+        rest += sum(part.total_count for part in parts)
 
 
 def _wire(moment: datetime) -> datetime:
     return moment.astimezone(JAPAN).replace(tzinfo=None)
 
 
-def _read_slice(
-    connection: psycopg.Connection[Any],
-    client: DmmClient,
-    request: SyncRequest,
-    one: _Slice,
-    result: SyncResult,
-    report: Callable[[int, int], None],
-) -> tuple[int, list[_Slice]]:
-    """Read a slice to its end; return (different items seen, slices that have taken its place, if it outgrew)."""
-    place = f"{request.service}/{one.place}"
+def _read_slice(sync: _Sync, one: _Slice, report: Callable[[int, int], None]) -> tuple[int, list[_Slice]]:
+    """Read a slice to its end; return (different rows seen, slices that have taken its place, if it outgrew)."""
     try:
         try:
-            for _ in range(_PASSES):
-                seen, total = _read_pass(connection, client, request, one, result, report)
-                if seen == total:
-                    _update(connection, one.slice_id, state="complete", error=None)
+            for number in range(_PASSES):
+                seen, total = _read_pass(sync, one, report, resume=number == 0)
+                held = _held_by_slice(sync, one)
+                if seen == total == held:
+                    _update(sync, one, state="complete", error=None, completed_at=datetime.now(UTC))
                     return seen, []
         except _OutgrownError:
-            return 0, _cut_again(connection, client, request, one)
-        raise LandingError(f"{place}: {seen} different items seen, {total} announced, after reading it twice")
+            return 0, _cut_again(sync, one)
+        raise LandingError(
+            f"{one}: {seen} different items seen, {held} held, {total} announced, after reading it twice"
+        )
     except (SourceError, LandingError) as error:
-        if not connection.closed:
-            text = mask_text(str(error), client.secrets)
-            _update(connection, one.slice_id, state="failed", error=text)
+        if not sync.connection.closed:
+            _update(sync, one, state="failed", error=mask_text(str(error), sync.source.secrets))
         if isinstance(error, LandingError):
             raise
-        raise type(error)(f"{place}: {error}") from None
+        raise type(error)(f"{one}: {error}") from None
 
 
-def _read_pass(
-    connection: psycopg.Connection[Any],
-    client: DmmClient,
-    request: SyncRequest,
-    one: _Slice,
-    result: SyncResult,
-    report: Callable[[int, int], None],
-) -> tuple[int, int]:
-    """Read a slice from its first row to its announced last; return (different items seen, items announced)."""
-    connection.execute(
-        """
-        update raw_dmm.slices
-        set state = 'running', attempts = attempts + 1, next_offset = 1, rows_seen = 0, error = null, updated_at = now()
-        where slice_id = %s
-        """,
-        (one.slice_id,),
-    )
-    seen: set[tuple[str, ...]] = set()
-    offset, total = 1, 1  # the plan's total may be days old; even an empty slice is asked once
-    while offset <= total:
-        page = client.page(
-            site=request.site, service=request.service, floor=one.floor, window=one.window, offset=offset
+def _read_pass(sync: _Sync, one: _Slice, report: Callable[[int, int], None], *, resume: bool) -> tuple[int, int]:
+    """Read a slice to its announced last row; return (different rows seen, rows announced).
+
+    Every page begins with the last row of the one before. Counting alone would not notice a row that vanishes from a
+    page already read while another slips past between two pages: as many were seen as are announced.
+
+    Args:
+        sync: The sync.
+        one: The slice, as it stood when the run began.
+        report: Told (rows read, rows announced).
+        resume: Go on where another process has stopped, if one has.
+    """
+    seen: set[tuple[str, ...]]
+    if resume and one.pass_started_at is not None and one.next_offset > 1:
+        _update(sync, one, state="running", error=None)
+        seen, offset = _seen_before(sync, one, one.pass_started_at), one.next_offset
+    else:
+        sync.connection.execute(
+            """
+            update raw_dmm.slices
+            set
+                state = 'running', attempts = attempts + 1, next_offset = 1, rows_seen = 0, error = null,
+                pass_started_at = %s, updated_at = now()
+            where slice_id = %s
+            """,
+            (datetime.now(UTC), one.slice_id),
         )
-        if page.total_count >= request.cap:
-            raise _OutgrownError(f"{request.service}/{one.place} has grown to {request.cap} items or more")
-        fetched_at = datetime.now(UTC)
-        prepared = [prepare_item(value, client.secrets) for value in page.items]
-        good = [row for row in prepared if isinstance(row, Snapshot)]
-        bad = [row for row in prepared if isinstance(row, BadRow)]
-        seen.update(row.key if isinstance(row, Snapshot) else ("", row.payload) for row in prepared)
-        offset, total = offset + page.result_count, page.total_count
-        with connection.transaction():
-            stage_items(connection, good)
-            added = land_staged_items(
-                connection,
-                source=request.source,
-                fetched_at=fetched_at,
-                run_id=request.run_id,
-                slice_id=one.slice_id,
-            )
-            quarantine(
-                connection,
-                "raw_dmm",
-                kind="item",
-                origin=f"{request.source}:{request.service}/{one.floor}",
-                run_id=request.run_id,
-                rows=bad,
-            )
-            _update(connection, one.slice_id, next_offset=offset, rows_seen=len(seen), total_count=total)
-        result.items_offered += len(prepared)
-        result.snapshots_added += added
-        result.unchanged += len(good) - added
-        result.quarantined += len(bad)
-        result.quarantined_by_reason.update(row.reason for row in bad)
+        seen, offset = set(), 1
+    total = offset  # the plan's total may be days old; even an empty slice is asked once
+    while offset <= total:
+        overlap = min(1, offset - 1)
+        page = sync.source.page(one.place, one.window, offset=offset - overlap)
+        if page.total_count >= sync.source.cap:
+            raise _OutgrownError(f"{one} has grown to {sync.source.cap} items or more")
+        prepared = [prepare_item(value, sync.source.secrets) for value in page.items]
+        if any(_row_key(row) not in seen for row in prepared[:overlap]):
+            break  # rows before this page are gone, so others have moved up past us
+        fresh = prepared[overlap:]
+        seen.update(map(_row_key, fresh))
+        offset, total = offset + len(fresh), page.total_count
+        _land_page(sync, one, fresh, len(seen), offset, total)
         report(min(offset - 1, total), total)
-        if page.result_count == 0:
+        if not fresh:
             break
     return len(seen), total
 
 
-def _update(connection: psycopg.Connection[Any], slice_id: int, **values: Any) -> None:
+def _seen_before(sync: _Sync, one: _Slice, since: datetime) -> set[tuple[str, ...]]:
+    """Return what an interrupted pass over a slice has seen, in the terms of `_row_key`."""
+    sighted = sync.connection.execute(
+        """
+        select sighting.service, sighting.floor, sighting.content_id
+        from raw_dmm.item_sightings as sighting
+        where sighting.source = %s and sighting.slice_id = %s and sighting.last_seen_at >= %s
+        """,
+        (sync.source.name, one.slice_id, since),
+    ).fetchall()
+    refused = sync.connection.execute(
+        "select bad.payload_hash from raw_dmm.quarantine as bad where bad.slice_id = %s and bad.last_seen_at >= %s",
+        (one.slice_id, since),
+    ).fetchall()
+    return set(sighted) | set(refused)
+
+
+def _held_by_slice(sync: _Sync, one: _Slice) -> int:
+    """Count the rows, landed or quarantined, that the warehouse holds of the pass that has just ended."""
+    row = sync.connection.execute(
+        """
+        select
+            (
+                select count(*) from raw_dmm.item_sightings as sighting
+                where
+                    sighting.slice_id = slice.slice_id and sighting.source = slice.source
+                    and sighting.last_seen_at >= slice.pass_started_at
+            )
+            + (
+                select count(distinct bad.payload_hash) from raw_dmm.quarantine as bad
+                where bad.slice_id = slice.slice_id and bad.last_seen_at >= slice.pass_started_at
+            )
+        from raw_dmm.slices as slice
+        where slice.slice_id = %s
+        """,
+        (one.slice_id,),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _row_key(row: Snapshot | BadRow) -> tuple[str, ...]:
+    return row.key if isinstance(row, Snapshot) else (row.payload_hash,)
+
+
+def _land_page(
+    sync: _Sync, one: _Slice, rows: list[Snapshot | BadRow], seen_count: int, next_offset: int, total: int
+) -> None:
+    """Land the rows of a page and the progress they make in one transaction."""
+    connection, request, source = sync.connection, sync.request, sync.source
+    fetched_at = datetime.now(UTC)
+    good = [row for row in rows if isinstance(row, Snapshot)]
+    bad = [row for row in rows if isinstance(row, BadRow)]
+    with connection.transaction():
+        stage_items(connection, good)
+        about: dict[str, Any] = {"source": source.name, "run_id": request.run_id, "slice_id": one.slice_id}
+        added = land_staged_items(connection, fetched_at=fetched_at, **about)
+        sight_staged_items(connection, seen_at=fetched_at, **about)
+        quarantine(
+            connection,
+            "raw_dmm",
+            kind="item",
+            origin=f"{source.name}:{one.place}",
+            run_id=request.run_id,
+            rows=bad,
+            slice_id=one.slice_id,
+            seen_at=fetched_at,
+        )
+        connection.execute(
+            """
+            update raw_dmm.slices
+            set
+                next_offset = %s, rows_seen = %s, total_count = %s, rows_added = rows_added + %s, updated_at = now()
+            where slice_id = %s
+            """,
+            (next_offset, seen_count, total, added, one.slice_id),
+        )
+
+
+def _held_count(sync: _Sync, part: Part) -> int:
+    """Count the items of a part that the source was last seen to offer."""
+    row = sync.connection.execute(_HELD.format(columns=sql.SQL("count(*)"), since=sql.SQL("")), _held(sync, part))
+    return int((row.fetchone() or (0,))[0])
+
+
+_HELD = sql.SQL(
+    """
+    select {columns}
+    from raw_dmm.item_sightings as sighting
+    where
+        sighting.source = %(source)s and sighting.service = %(service)s and sighting.floor = %(floor)s
+        and sighting.withdrawn_at is null
+        and exists (
+            select 1
+            from unnest(%(firsts)s::timestamptz[], %(lasts)s::timestamptz[]) as part (first_at, last_at)
+            where sighting.released_at between part.first_at and part.last_at
+        )
+        {since}
+    """
+)
+
+
+def _held(sync: _Sync, part: Part) -> dict[str, Any]:
+    return {
+        "source": sync.source.name,
+        "service": part.place.service,
+        "floor": part.place.floor,
+        "firsts": [window.first_at for window in part.windows],
+        "lasts": [window.last_at for window in part.windows],
+        "run_id": sync.request.run_id,
+    }
+
+
+def _withdraw_missing(sync: _Sync, part: Part) -> None:
+    """Ask by id for every item that the source was known to offer in a part and that the run has not met.
+
+    It may have moved to a window that this run does not cover; only what the source does not know by its id is gone.
+    """
+    missing = sync.connection.execute(
+        _HELD.format(
+            columns=sql.SQL("sighting.service, sighting.floor, sighting.content_id"),
+            since=sql.SQL(
+                """
+                and sighting.last_seen_at
+                < (select min(slice.pass_started_at) from raw_dmm.slices as slice where slice.run_id = %(run_id)s)
+                order by sighting.content_id
+                """
+            ),
+        ),
+        _held(sync, part),
+    ).fetchall()
+    if not missing:
+        return
+    held = _held_count(sync, part)
+    if len(missing) > max(_FEW_WITHDRAWALS, _MOST_WITHDRAWALS * held) and not sync.request.allow_withdrawals:
+        raise LandingError(
+            f"{part.place.site} {part.place}: {len(missing)} of {held} known items are not offered any more; "
+            "if that is true and no outage, run it again with allow_withdrawals"
+        )
+    for key in missing:
+        found = land_by_id(sync.connection, sync.source, key[2], run_id=sync.request.run_id)
+        if key not in found.keys:
+            with sync.connection.transaction():
+                withdraw_item(
+                    sync.connection,
+                    source=sync.source.name,
+                    key=key,
+                    observed_at=datetime.now(UTC),
+                    run_id=sync.request.run_id,
+                )
+
+
+def _count(sync: _Sync, counts: RunCounts) -> None:
+    """Add up what all processes of the run did, from what they committed."""
+    about = {"run_id": sync.request.run_id, "source": sync.source.name}
+    row = sync.connection.execute(
+        """
+        select
+            count(*) filter (where slice.state = 'complete'),
+            coalesce(sum(slice.rows_seen) filter (where slice.state <> 'superseded'), 0),
+            coalesce(sum(slice.rows_added), 0)
+        from raw_dmm.slices as slice
+        where slice.run_id = %(run_id)s and slice.source = %(source)s
+        """,
+        about,
+    ).fetchone()
+    counts.slices, counts.offered, counts.added = map(int, row or (0, 0, 0))
+    counts.quarantined_by_reason = Counter(
+        dict(
+            sync.connection.execute(
+                """
+                select bad.reason, count(*)
+                from raw_dmm.quarantine as bad
+                inner join raw_dmm.slices as slice on bad.slice_id = slice.slice_id
+                where
+                    slice.run_id = %(run_id)s and slice.source = %(source)s and slice.state <> 'superseded'
+                    and bad.last_seen_at >= slice.pass_started_at
+                group by bad.reason
+                """,
+                about,
+            ).fetchall()
+        )
+    )
+    counts.quarantined = counts.quarantined_by_reason.total()
+    counts.unchanged = counts.offered - counts.added - counts.quarantined
+    moves = dict(
+        sync.connection.execute(
+            """
+            select change.is_available, count(*)
+            from raw_dmm.availability as change
+            where change.run_id = %(run_id)s and change.source = %(source)s
+            group by change.is_available
+            """,
+            about,
+        ).fetchall()
+    )
+    counts.withdrawn, counts.returned = moves.get(False, 0), moves.get(True, 0)
+
+
+def _update(sync: _Sync, one: _Slice, **values: Any) -> None:
     assignments = sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in values
     )
     statement = sql.SQL("update raw_dmm.slices set {}, updated_at = now() where slice_id = {}").format(
         assignments, sql.Placeholder("key")
     )
-    connection.execute(statement, values | {"key": slice_id})
+    sync.connection.execute(statement, values | {"key": one.slice_id})

@@ -1,43 +1,57 @@
-"""Assets of the raw schemas: the catalogue we pull, and the tables that an app or a file loader writes."""
+"""Assets of the raw schemas: the catalogue we pull, and the tables that an app or a file loader writes.
 
-from datetime import datetime
+Belongs here: what is pulled when, in Dagster's words. Does not belong here: how (see `orchestration.landing`).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
-from orchestration.landing.client import DmmClient, DmmCredentials
+from orchestration.landing.backfill import backfill_orphans
+from orchestration.landing.cadence import Cadence, windows_due
+from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.emulator import marker
 from orchestration.landing.errors import LandingError, PermanentSourceError
+from orchestration.landing.masters import sync_masters
 from orchestration.landing.models import JAPAN
-from orchestration.landing.sync import SyncRequest, new_run_id, sync_items, unfinished_run
+from orchestration.landing.rankings import sync_rankings
+from orchestration.landing.runs import Connector, Kind, new_run_id, unfinished_run
+from orchestration.landing.slices import Window
+from orchestration.landing.sources import Place
+from orchestration.landing.sync import Part, SyncRequest, covered_windows, sync_items
+from orchestration.landing.throttle import SharedThrottle
 from orchestration.reporting import current_reporter
-from orchestration.settings import Settings
+from orchestration.settings import DmmSettings, Settings
 from orchestration.warehouse.connection import connector
 
 OWNERS = ["team:data"]
+TAGS = {"domain": "landing"}
+
+LANDING_DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="Asia/Tokyo", end_offset=1)
+"""A partition is what the landing of one day in Japan has to read; the day in progress is the newest."""
+
+DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(days=3))
+WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=9), fail_window=timedelta(days=30))
 
 
 class CatalogueConfig(dg.Config):
-    """What part of the catalogue to pull."""
+    """What part of the catalogue to pull, when it is not simply what the day has due."""
 
-    site: str = "FANZA"
-    service: str = "digital"
-    floors: list[str] = ["videoa", "videoc"]  # noqa: RUF012 - pydantic copies defaults
-    released_from: str = "2000-01-01"
+    released_from: str | None = None
+    """First release day (`2026-01-31`); both days or none."""
     released_until: str | None = None
-    """First day that is not pulled; None is New Year after next, beyond every pre-order."""
+    """First release day that is not pulled."""
+    allow_withdrawals: bool = False
+    """Believe the source when more items are gone at once than an outage would let believe."""
 
 
-@dg.asset(
-    key=["raw_dmm", "items"],
-    group_name="raw",
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    tags={"domain": "landing"},
-)
-def raw_dmm_items(
-    context: dg.AssetExecutionContext, config: CatalogueConfig, settings: dg.ResourceParam[Settings]
-) -> dg.MaterializeResult:
-    """Append-only snapshots of catalogue items, one per change, pulled from the DMM Affiliate API."""
+@contextmanager
+def _dmm(settings: Settings, run_id: str) -> Iterator[tuple[DmmClient, Connector, DmmSettings]]:
+    """Open a client that spends the run's budget at the pace all processes share; permanent errors end all retries."""
     dmm = settings.dmm()
     size = marker.marked_size(settings.home)
     if size is not None and not marker.is_emulated(dmm.base_url):
@@ -47,52 +61,216 @@ def raw_dmm_items(
             allow_retries=False,
         )
     connect_loader = connector(settings.database(), "loader")
-    start = datetime.fromisoformat(config.released_from).replace(tzinfo=JAPAN)
-    if config.released_until is None:
-        # A fixed day, so that a run that died yesterday is found and continued.
-        end = datetime(datetime.now(JAPAN).year + 2, 1, 1, tzinfo=JAPAN)
-    else:
-        end = datetime.fromisoformat(config.released_until).replace(tzinfo=JAPAN)
-    resumed = unfinished_run(
-        connect_loader,
-        site=config.site,
-        service=config.service,
-        floors=config.floors,
-        window_start=start,
-        window_end=end,
-    )
-    request = SyncRequest(
-        site=config.site,
-        service=config.service,
-        floors=tuple(config.floors),
-        window_start=start,
-        window_end=end,
-        run_id=resumed or new_run_id("sync"),
+    throttle = SharedThrottle(
+        connect_loader, source="dmm", run_id=run_id, requests_per_second=dmm.requests_per_second or None
     )
     try:
-        with (
-            DmmClient(
-                DmmCredentials(dmm.api_id, dmm.affiliate_id),
-                dmm.base_url,
-                requests_per_second=dmm.requests_per_second or None,
-                request_budget=dmm.request_budget,
-            ) as client,
-            current_reporter().task("catalogue") as on_progress,
-        ):
-            result = sync_items(connect_loader, client, request, on_progress)
+        with DmmClient(DmmCredentials(dmm.api_id, dmm.affiliate_id), dmm.base_url, throttle=throttle) as client:
+            yield client, connect_loader, dmm
     except (PermanentSourceError, LandingError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    finally:
+        throttle.close()
+
+
+def _unfinished(settings: Settings, kind: Kind, purpose: str) -> str | None:
+    with connector(settings.database(), "loader")() as connection:
+        return unfinished_run(connection, "dmm", kind, purpose)
+
+
+def _places(dmm: DmmSettings) -> list[Place]:
+    return [Place(*place) for place in dmm.places]
+
+
+def _counts(quarantined_by_reason: Counter[str], **numbers: Any) -> dict[str, Any]:
+    return numbers | {"quarantined by reason": dg.MetadataValue.json(dict(quarantined_by_reason))}
+
+
+def _days(first: str, last: str) -> list[date]:
+    start, end = date.fromisoformat(first), date.fromisoformat(last)
+    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
+
+
+def _window(config: CatalogueConfig) -> Window | None:
+    if config.released_from is None and config.released_until is None:
+        return None
+    if config.released_from is None or config.released_until is None:
+        raise dg.Failure("released_from and released_until go together", allow_retries=False)
+    try:
+        start, end = (
+            datetime.fromisoformat(text).replace(tzinfo=JAPAN) for text in (config.released_from, config.released_until)
+        )
+        return Window.between(start, end)
+    except ValueError as error:
+        raise dg.Failure(f"released_from and released_until: {error}", allow_retries=False) from error
+
+
+def _parts(
+    connect_loader: Connector, places: Sequence[Place], days: Sequence[date], window: Window | None
+) -> tuple[Part, ...]:
+    if window is not None:
+        return tuple(Part(place, (window,)) for place in places)
+    cadence = Cadence()
+    since = datetime.combine(min(days), datetime.min.time(), JAPAN) - timedelta(days=cadence.cycle_days)
+    return tuple(
+        Part(place, windows_due(days, covered_windows(connect_loader, "dmm", place, since), cadence))
+        for place in places
+    )
+
+
+@dg.asset(
+    key=["raw_dmm", "items"],
+    partitions_def=LANDING_DAYS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="raw",
+    kinds={"python", "postgres"},
+    owners=OWNERS,
+    tags=TAGS,
+    freshness_policy=DAILY,
+)
+def raw_dmm_items(
+    context: dg.AssetExecutionContext, config: CatalogueConfig, settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
+    """Append-only snapshots of catalogue items, one per change, pulled from the DMM Affiliate API.
+
+    A partition is the landing of one day: recent and coming releases, the months of older releases whose turn it is,
+    and whatever was never read or was missed. The first landing reads the whole catalogue. Several days are made up
+    for in one run.
+    """
+    days = context.partition_key_range
+    window = _window(config)
+    purpose = f"landing {days.start}" if days.start == days.end else f"landing {days.start} to {days.end}"
+    if window is not None:
+        purpose = f"released {window}"
+    resumed = _unfinished(settings, "items", purpose)
+    run_id = resumed or new_run_id("sync")
+    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("catalogue") as on_progress:
+        request = SyncRequest(
+            run_id=run_id,
+            purpose=purpose,
+            parts=_parts(connect_loader, _places(dmm), _days(days.start, days.end), window),
+            request_budget=dmm.request_budget,
+            allow_withdrawals=config.allow_withdrawals,
+        )
+        result = sync_items(connect_loader, DmmSource(client, dmm.places[0][0]), request, on_progress)
     return dg.MaterializeResult(
-        metadata={
-            "resumed": resumed is not None,
-            "slices": result.slices,
-            "requests": result.requests,
-            "retries": result.retries,
-            "offered": result.items_offered,
-            "added": result.snapshots_added,
-            "unchanged": result.unchanged,
-            "quarantined": result.quarantined,
-        }
+        metadata=_counts(
+            result.quarantined_by_reason,
+            run=run_id,
+            resumed=resumed is not None,
+            slices=result.slices,
+            requests=result.requests,
+            retries=result.retries,
+            offered=result.items_offered,
+            added=result.snapshots_added,
+            unchanged=result.unchanged,
+            quarantined=result.quarantined,
+            withdrawn=result.withdrawn,
+            returned=result.returned,
+        )
+    )
+
+
+@dg.asset(
+    key=["raw_dmm", "masters"],
+    group_name="raw",
+    kinds={"python", "postgres"},
+    owners=OWNERS,
+    tags=TAGS,
+    freshness_policy=WEEKLY,
+)
+def raw_dmm_masters(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """The source's own lists: floors, and their genres, makers, series, authors, and performers (id, name, reading)."""
+    run_id = new_run_id("masters")
+    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("masters") as on_progress:
+        result = sync_masters(
+            connect_loader,
+            client,
+            run_id=run_id,
+            places=_places(dmm),
+            request_budget=dmm.request_budget,
+            on_progress=on_progress,
+        )
+    return dg.MaterializeResult(
+        metadata=_counts(
+            result.quarantined_by_reason,
+            run=run_id,
+            lists=result.lists,
+            requests=result.requests,
+            offered=result.offered,
+            added=result.added,
+            unchanged=result.unchanged,
+            quarantined=result.quarantined,
+        )
+    )
+
+
+@dg.asset(
+    key=["raw_dmm", "rankings"],
+    group_name="raw",
+    kinds={"python", "postgres"},
+    owners=OWNERS,
+    tags=TAGS,
+    freshness_policy=DAILY,
+)
+def raw_dmm_rankings(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """The order of each floor by rank today, written once per day and never overwritten; a missed day cannot be had.
+
+    The items of its pages land as snapshots as well: what matters most is read every day.
+    """
+    run_id = new_run_id("rankings")
+    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("rankings") as on_progress:
+        result = sync_rankings(
+            connect_loader,
+            client,
+            run_id=run_id,
+            places=_places(dmm),
+            request_budget=dmm.request_budget,
+            on_progress=on_progress,
+        )
+    return dg.MaterializeResult(
+        metadata=_counts(
+            result.quarantined_by_reason,
+            run=run_id,
+            day=str(result.ranked_on),
+            floors=result.floors,
+            skipped=result.skipped,
+            ranked=result.ranked,
+            requests=result.requests,
+            added=result.added,
+        )
+    )
+
+
+@dg.asset(
+    key=["raw_dmm", "lookups"],
+    group_name="raw",
+    kinds={"python", "postgres"},
+    owners=OWNERS,
+    tags=TAGS,
+)
+def raw_dmm_lookups(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """Items asked for by id: those that users decided on or were shown and that no landing has brought yet.
+
+    Reads `monitoring.orphan_content_ids` of the last dbt build. That table in turn reads what was asked for, so it is
+    no dependency here: the graph would be a circle.
+    """
+    run_id = new_run_id("backfill")
+    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("orphans") as on_progress:
+        source = DmmSource(client, dmm.places[0][0])
+        result = backfill_orphans(
+            connect_loader, source, run_id=run_id, request_budget=dmm.request_budget, on_progress=on_progress
+        )
+    return dg.MaterializeResult(
+        metadata=_counts(
+            result.counts.quarantined_by_reason,
+            run=run_id,
+            orphans=result.orphans,
+            asked=result.asked,
+            found=result.found,
+            unknown=result.unknown,
+            added=result.counts.added,
+        )
     )
 
 
@@ -102,7 +280,7 @@ def _written_elsewhere(schema: str, name: str, description: str) -> dg.AssetSpec
         group_name="raw",
         kinds={"postgres"},
         owners=OWNERS,
-        tags={"domain": "landing"},
+        tags=TAGS,
         description=description,
     )
 
@@ -113,13 +291,20 @@ WRITTEN_ELSEWHERE = [
         "raw_app", "decisions", "Like, nope and skip events, written by the app or by `matching load --decisions`."
     ),
     _written_elsewhere("raw_app", "exposures", "What was shown, written by the app or by `matching load --exposures`."),
-    _written_elsewhere("raw_app", "excluded_tags", "Tags a user never wants to see, written by the app."),
+    _written_elsewhere(
+        "raw_app", "excluded_tags", "Tags a user never wants to see, by the app or by `matching load --excluded-tags`."
+    ),
     _written_elsewhere("raw_app", "quarantine", "App rows that could not be read, with a reason each."),
     _written_elsewhere("raw_dmm", "quarantine", "Catalogue rows that could not be read, with a reason each."),
+    _written_elsewhere("raw_dmm", "syncs", "Pulls of the catalogue: what for, how they ended, what they cost."),
+    _written_elsewhere("raw_dmm", "slices", "Planned windows of every pull, with their paging progress."),
+    _written_elsewhere("raw_dmm", "item_sightings", "When the source was last seen to offer each item."),
+    _written_elsewhere("raw_dmm", "availability", "Items the source withdrew or offers again, append-only."),
 ]
 
 
 @dg.definitions
 def landing() -> dg.Definitions:
     """Bind the landing assets."""
-    return dg.Definitions(assets=[raw_dmm_items, *WRITTEN_ELSEWHERE])
+    pulled = [raw_dmm_items, raw_dmm_masters, raw_dmm_rankings, raw_dmm_lookups]
+    return dg.Definitions(assets=[*pulled, *WRITTEN_ELSEWHERE])
