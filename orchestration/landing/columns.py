@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _INSTANT = pa.timestamp("us", tz="UTC")
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 _CLOCK_SKEW = timedelta(hours=1)
+_EXPONENTS = range(-1_000, 1_000)
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
 
@@ -76,13 +78,19 @@ class CheckedBatch:
     bad: list[tuple[int, str]]
 
 
-def check_batch(columns: tuple[Column, ...], batch: Mapping[str, pa.Array], rows: int) -> CheckedBatch:
+def check_batch(
+    columns: tuple[Column, ...], batch: Mapping[str, pa.Array], rows: int, now: datetime | None = None
+) -> CheckedBatch:
     """Check a batch.
+
+    One event of the future would move "as of", and with it every window that ends there, so no column may hold a
+    moment that has not come, but for the skew of clocks.
 
     Args:
         columns: What the table holds.
         batch: What the file holds; optional columns may be missing.
         rows: Rows in the batch.
+        now: What counts as the future begins an hour later; the clock when not given.
 
     Returns:
         The good rows as a table and the bad ones by number. Each bad row has exactly one reason.
@@ -91,6 +99,7 @@ def check_batch(columns: tuple[Column, ...], batch: Mapping[str, pa.Array], rows
         LandingError: A whole column has a type that cannot be meant.
     """
     reasons: list[str] = []
+    latest = pa.scalar((now or datetime.now(UTC)) + _CLOCK_SKEW, _INSTANT)
     code = np.zeros(rows, np.int32)
     arrays: dict[str, pa.Array] = {}
     for column in columns:
@@ -99,7 +108,10 @@ def check_batch(columns: tuple[Column, ...], batch: Mapping[str, pa.Array], rows
             given = pa.nulls(rows, pa.string())
         checked = column.check(column.name, given, column.is_required)
         arrays[column.name] = checked.values
-        for reason, mask in checked.problems:
+        problems = checked.problems
+        if checked.values.type == _INSTANT:
+            problems = [*problems, ("timestamp_in_future", _mask(pc.greater(checked.values, latest)))]
+        for reason, mask in problems:
             if mask.any():
                 reasons.append(reason)
                 code[(code == 0) & mask] = len(reasons)
@@ -138,20 +150,17 @@ def one_of(*allowed: str) -> Check:
 
 
 def timestamp(name: str, array: pa.Array, is_required: bool) -> Checked:
-    """Check moments that have passed: ISO 8601 with an offset, or a Parquet timestamp with a zone.
-
-    Without a zone nobody knows when. One event of the future would move "as of", and with it every window that ends
-    there, so only the skew of clocks is let through.
-    """
+    """Check moments: ISO 8601 with an offset, or a Parquet timestamp with a zone. Without one nobody knows when."""
     rows = len(array)
-    unreadable, naive, wrong = np.zeros(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
+    unreadable, naive, wrong, outside = (np.zeros(rows, bool) for _ in range(4))
     if pa.types.is_timestamp(array.type):
         if array.type.tz is None:
             raise LandingError(
                 f"column {name} has no time zone: write it as a timestamp with zone, or as text with offset"
             )
         missing = _mask(pc.is_null(array))
-        values = pc.cast(array, _INSTANT, safe=False)
+        outside = _outside(array)  # before the cast, which wraps around
+        values = pc.cast(pc.if_else(pa.array(outside), None, array), _INSTANT, safe=False)
     else:
         strings, unreadable = _strings(name, array)
         missing = _mask(pc.is_null(strings))
@@ -161,14 +170,11 @@ def timestamp(name: str, array: pa.Array, is_required: bool) -> Checked:
             values = _cast(strings)
         if values is None:
             values, naive, wrong = _moments(strings, plain, missing | unreadable)
-    outside = _mask(
-        pc.or_(pc.less(values, pa.scalar(_EARLIEST, _INSTANT)), pc.greater_equal(values, pa.scalar(_LATEST, _INSTANT)))
-    )
-    ahead = _mask(pc.greater(values, pa.scalar(datetime.now(UTC) + _CLOCK_SKEW, _INSTANT)))
+        outside = _outside(values)
     problems = [("timestamp_without_offset", naive), ("bad_timestamp", wrong | unreadable)]
     if is_required:
         problems.append((f"missing_{name}", missing))
-    return Checked(values, [*problems, ("timestamp_out_of_range", outside), ("timestamp_in_future", ahead)])
+    return Checked(values, [*problems, ("timestamp_out_of_range", outside)])
 
 
 def number(low: float = -1e300, high: float = 1e300, *, above: bool = False) -> Check:
@@ -177,7 +183,8 @@ def number(low: float = -1e300, high: float = 1e300, *, above: bool = False) -> 
     def check(name: str, array: pa.Array, is_required: bool) -> Checked:
         rows = len(array)
         unreadable, wrong = np.zeros(rows, bool), np.zeros(rows, bool)
-        if pa.types.is_floating(array.type) or pa.types.is_integer(array.type):
+        kind = array.type
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
             values = pc.cast(array, pa.float64(), safe=False)
             values = pc.if_else(pc.is_nan(values), None, values)  # what data frames write for "none"
             missing = _mask(pc.is_null(values))
@@ -210,6 +217,25 @@ def integer(low: int, high: int = 2**31 - 1) -> Check:
     return check
 
 
+def whole_number(name: str, array: pa.Array, is_required: bool) -> Checked:
+    """Check positive 64-bit integers, exactly: an id may be larger than a double can hold."""
+    if pa.types.is_floating(array.type):  # what data frames make of integers with gaps
+        plain = pc.cast(array, pa.float64(), safe=False)
+        plain = pc.if_else(pc.is_nan(plain), None, plain)
+        whole = _mask(pc.and_(pc.less_equal(pc.abs(plain), 2.0**53), pc.equal(plain, pc.floor(plain))))
+        digits = pc.cast(pc.cast(pc.if_else(pa.array(whole), plain, None), pa.int64()), pa.string())
+        missing, unreadable = _mask(pc.is_null(plain)), ~whole & ~_mask(pc.is_null(plain))
+    else:
+        strings, unreadable = _strings(name, array)
+        missing = _mask(pc.is_null(strings))
+        digits = strings
+    good = _mask(pc.match_substring_regex(digits, r"^\+?0*[1-9][0-9]{0,18}(\.0*)?$"))
+    digits = pc.replace_substring_regex(pc.if_else(pa.array(good), digits, None), r"^\+?0*([1-9][0-9]*).*$", r"\1")
+    good &= _mask(pc.or_(pc.less(pc.utf8_length(digits), 19), pc.less_equal(digits, str(2**63 - 1))))
+    values = pc.cast(pc.if_else(pa.array(good), digits, None), pa.int64())
+    return Checked(values, _problems(name, is_required, missing, unreadable, ~missing & ~good))
+
+
 def boolean(name: str, array: pa.Array, is_required: bool) -> Checked:
     """Check yes or no, in the usual spellings."""
     if pa.types.is_boolean(array.type):
@@ -224,7 +250,7 @@ def boolean(name: str, array: pa.Array, is_required: bool) -> Checked:
 def json_object(name: str, array: pa.Array, is_required: bool) -> Checked:
     """Check JSON objects that `jsonb` can hold."""
     if pa.types.is_struct(array.type) or pa.types.is_map(array.type):
-        values = [None if v is None else json.dumps(dict(v), default=str) for v in array.to_pylist()]
+        values = [None if v is None else _dumped(dict(v)) for v in array.to_pylist()]
         array = pa.array(values, pa.string())
     strings, unreadable = _strings(name, array)
     missing = _mask(pc.is_null(strings))
@@ -234,12 +260,22 @@ def json_object(name: str, array: pa.Array, is_required: bool) -> Checked:
     return Checked(strings, _problems(name, is_required, missing, unreadable, wrong))
 
 
+def _dumped(value: dict[Any, Any]) -> str:
+    return json.dumps({str(key): one for key, one in value.items()}, default=str)
+
+
 def _is_object(value: str) -> bool:
     def refuse(constant: str) -> None:
         raise ValueError(constant)
 
+    def finite(digits: str) -> float:
+        # `jsonb` keeps every digit and refuses what a double would round to nothing.
+        if Decimal(digits).as_tuple().exponent not in _EXPONENTS:
+            raise ValueError(digits)
+        return float(digits)
+
     try:
-        decoded = json.loads(value, parse_constant=refuse)
+        decoded = json.loads(value, parse_constant=refuse, parse_float=finite)
         json.dumps(decoded, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return False
@@ -275,6 +311,11 @@ def _decode(array: pa.Array) -> tuple[pa.Array, Mask]:
             unreadable[row] = True
             values.append("?")
     return pa.array(values, pa.string()), unreadable
+
+
+def _outside(moments: pa.Array) -> Mask:
+    earliest, latest = (pc.cast(pa.scalar(one, _INSTANT), moments.type) for one in (_EARLIEST, _LATEST))
+    return _mask(pc.or_(pc.less(moments, earliest), pc.greater_equal(moments, latest)))
 
 
 def _cast(strings: pa.Array) -> pa.Array | None:

@@ -1,36 +1,26 @@
-"""Lands files: items, users, decisions, exposures. One transaction per file, counts that add up.
+"""Lands files: items, users, decisions, exposures, excluded tags. One transaction per file, counts that add up.
 
-Belongs here: what each file holds and how it enters its table. Does not belong here: formats (readers) and value
-rules (columns).
+Belongs here: opening files, counting, what a file as a whole must hold. Does not belong here: formats (readers), value
+rules (columns, kinds), how rows enter a table (app_rows, snapshots).
 """
 
 import contextlib
-import io
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pyarrow as pa
-import pyarrow.csv
-from psycopg import sql
 
-from orchestration.landing.columns import (
-    Column,
-    boolean,
-    check_batch,
-    integer,
-    json_object,
-    number,
-    one_of,
-    text,
-    timestamp,
-)
+from orchestration.landing.app_rows import CHUNK_ROWS, AppTable, Prepared, prepare
+from orchestration.landing.columns import check_batch, timestamp
 from orchestration.landing.errors import LandingError
+from orchestration.landing.kinds import KINDS, Kind
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.readers import Batch, Source, decode_line
 from orchestration.landing.runs import new_run_id
@@ -44,8 +34,11 @@ from orchestration.landing.snapshots import (
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 Connector = Callable[[], psycopg.Connection[Any]]
+T = TypeVar("T")
 
 _ITEM_LINES = 2_000
+_MANY_BAD_ROWS = 20_000
+
 
 @dataclass
 class FileCounts:
@@ -73,103 +66,29 @@ class FileCounts:
         self.quarantined += len(rows)
         self.quarantined_by_reason.update(row.reason for row in rows)
 
+
 @dataclass
 class LoadResult:
     """What a load did, file by file.
 
     Attributes:
         run_id: Name of the load, as in quarantine and snapshots.
-        files: Counts by kind (`items`, `users`, `decisions`, `exposures`), in the order the files were landed.
+        files: Counts by kind (`items`, `users`, `decisions`, `exposures`, `excluded_tags`), in the order the files
+            were landed.
     """
 
     run_id: str
     files: dict[str, FileCounts] = field(default_factory=dict)
 
+
 @dataclass(frozen=True)
-class _Kind:
-    name: str
-    singular: str
-    columns: tuple[Column, ...]
-    staging: str
-    insert: str
+class _Chunk:
+    """Rows of a file that are checked and ready to be written."""
 
-_USER_ID = Column("user_id", text())
-_CONTENT_ID = Column("content_id", text(r"^[a-z0-9_-]{1,64}$", lower=True))
-_MODEL_RUN = Column("model_run", text(), is_required=False)
-_PARAMS = Column("params", json_object, is_required=False)
+    rows: int
+    prepared: Prepared
+    bad: list[BadRow]
 
-_USERS = _Kind(
-    "users",
-    "user",
-    (_USER_ID, Column("created_at", timestamp), Column("age_verified", boolean)),
-    "position bigint generated always as identity, user_id text, created_at timestamptz, age_verified boolean",
-    """
-    insert into raw_app.users as known (user_id, created_at, age_verified)
-    select distinct on (staged.user_id) staged.user_id, staged.created_at, staged.age_verified
-    from pg_temp.landing_users as staged
-    order by staged.user_id, staged.position desc
-    on conflict (user_id) do update
-    set created_at = excluded.created_at, age_verified = excluded.age_verified, updated_at = now()
-    where (known.created_at, known.age_verified) is distinct from (excluded.created_at, excluded.age_verified)
-    """,
-)
-
-# Rows go in sorted by their unique key: neighbours share index pages, which a random order would not.
-_DECISIONS = _Kind(
-    "decisions",
-    "decision",
-    (
-        _USER_ID,
-        _CONTENT_ID,
-        Column("decision", one_of("like", "nope", "skip")),
-        Column("decided_at", timestamp),
-        Column("surface", text(), is_required=False),
-        Column("source", text(), is_required=False),
-        Column("score", number(), is_required=False),
-        _MODEL_RUN,
-        _PARAMS,
-    ),
-    "user_id text, content_id text, decision text, decided_at timestamptz, surface text, source text, "
-    "score double precision, model_run text, params jsonb",
-    """
-    insert into raw_app.decisions
-        (user_id, content_id, decision, decided_at, surface, source, score, model_run, params)
-    select
-        staged.user_id, staged.content_id, staged.decision, staged.decided_at, staged.surface, staged.source,
-        staged.score, staged.model_run, staged.params
-    from pg_temp.landing_decisions as staged
-    order by staged.user_id, staged.content_id, staged.decided_at, staged.decision
-    on conflict (user_id, content_id, decided_at, decision) do nothing
-    """,
-)
-
-_EXPOSURES = _Kind(
-    "exposures",
-    "exposure",
-    (
-        _USER_ID,
-        _CONTENT_ID,
-        Column("exposed_at", timestamp),
-        Column("surface", text()),
-        Column("policy", text()),
-        Column("position", integer(1)),
-        Column("propensity", number(0.0, 1.0, above=True)),
-        _MODEL_RUN,
-        _PARAMS,
-    ),
-    "user_id text, content_id text, exposed_at timestamptz, surface text, policy text, position integer, "
-    "propensity double precision, model_run text, params jsonb",
-    """
-    insert into raw_app.exposures
-        (user_id, content_id, exposed_at, surface, policy, position, propensity, model_run, params)
-    select
-        staged.user_id, staged.content_id, staged.exposed_at, staged.surface, staged.policy, staged.position,
-        staged.propensity, staged.model_run, staged.params
-    from pg_temp.landing_exposures as staged
-    order by staged.user_id, staged.content_id, staged.exposed_at, staged.surface
-    on conflict (user_id, content_id, exposed_at, surface) do nothing
-    """,
-)
 
 def load_files(
     connect_loader: Connector,
@@ -178,6 +97,7 @@ def load_files(
     users: Path | None = None,
     decisions: Path | None = None,
     exposures: Path | None = None,
+    excluded_tags: Path | None = None,
     format: str | None = None,
     source: str = "dmm",
     run_id: str | None = None,
@@ -195,6 +115,7 @@ def load_files(
             `surface, source, score, model_run, params`.
         exposures: `user_id, content_id, exposed_at, surface, policy, position, propensity` and optionally
             `model_run, params`.
+        excluded_tags: `user_id, tag_id` and optionally `excluded_at`; now when not given.
         format: `csv`, `jsonl` or `parquet`; guessed from name and content when not given. `-` reads stdin.
         source: Name of the items' source.
         run_id: Name of the load; made up when not given.
@@ -212,14 +133,14 @@ def load_files(
     result = LoadResult(run_id or new_run_id("load"))
     with contextlib.ExitStack() as opened:
         sources: dict[str, Source] = {}
-        # Users first: serving asks them for the age check, so no decision should be visible before its user.
-        for name, path in (("items", items), ("users", users), ("decisions", decisions), ("exposures", exposures)):
+        paths = {"users": users, "decisions": decisions, "exposures": exposures, "excluded_tags": excluded_tags}
+        for name, path in (("items", items), *((name, paths[name]) for name in KINDS)):
             if path is not None:
                 sources[name] = Source(path, format)
                 opened.callback(sources[name].close)
         if not sources:
             raise LandingError("nothing to load: name at least one file")
-        for kind in (_USERS, _DECISIONS, _EXPOSURES):
+        for kind in KINDS.values():
             if kind.name in sources:
                 _require_columns(kind, sources[kind.name])
         if "items" in sources and sources["items"].format != "jsonl":
@@ -244,8 +165,7 @@ def load_files(
                     moment = fetched_at or datetime.now(UTC)
                     _load_items(connection, opened_file, counts, result.run_id, source, moment, secrets, progress)
                 else:
-                    kind = {"users": _USERS, "decisions": _DECISIONS, "exposures": _EXPOSURES}[name]
-                    _load_rows(connection, kind, opened_file, counts, result.run_id, progress)
+                    _load_rows(connection, KINDS[name], opened_file, counts, result.run_id, progress)
                 if not counts.offered:
                     raise LandingError(f"{counts.file}: holds no rows")
             done += counts.offered
@@ -254,13 +174,15 @@ def load_files(
                 raise LandingError(f"{counts.file}: none of its {counts.offered} rows could be read ({why})")
     return result
 
-def _require_columns(kind: _Kind, source: Source) -> None:
+
+def _require_columns(kind: Kind, source: Source) -> None:
     if source.columns is None:
         return
     missing = [one.name for one in kind.columns if one.is_required and one.name not in source.columns]
     if missing:
         s = "s" if len(missing) > 1 else ""
         raise LandingError(f"{source.name}: column{s} {', '.join(missing)} missing, needed for {kind.name}")
+
 
 def _load_items(
     connection: psycopg.Connection[Any],
@@ -273,12 +195,13 @@ def _load_items(
     progress: Callable[[], None],
 ) -> None:
     open_item_staging(connection)
+    origin = f"{source_name}:{source.name}"  # a replay has to know the source
     good: list[Snapshot] = []
     bad: list[BadRow] = []
 
     def flush() -> None:
         stage_items(connection, good)
-        quarantine(connection, "raw_dmm", kind="item", origin=source.name, run_id=run_id, rows=bad)
+        quarantine(connection, "raw_dmm", kind="item", origin=origin, run_id=run_id, rows=bad, seen_at=fetched_at)
         counts.refuse(bad)
         counts.offered += len(good)
         good.clear()
@@ -298,59 +221,71 @@ def _load_items(
     counts.landed = land_staged_items(connection, source=source_name, fetched_at=fetched_at, run_id=run_id)
     counts.unchanged = counts.offered - counts.quarantined - counts.landed
 
+
 def _load_rows(
     connection: psycopg.Connection[Any],
-    kind: _Kind,
+    kind: Kind,
     source: Source,
     counts: FileCounts,
     run_id: str,
     progress: Callable[[], None],
 ) -> None:
-    staging = sql.Identifier("pg_temp", f"landing_{kind.name}")
-    connection.execute(sql.SQL("drop table if exists {}").format(staging))
-    connection.execute(
-        sql.SQL("create temporary table {} ({}) on commit drop").format(
-            sql.Identifier(f"landing_{kind.name}"),
-            sql.SQL(kind.staging),
-        )
-    )
+    table = AppTable(connection, kind)
+    for chunk in _ahead(_checked(kind, source)):
+        quarantine(connection, "raw_app", kind=kind.singular, origin=source.name, run_id=run_id, rows=chunk.bad)
+        counts.refuse(chunk.bad)
+        landed = table.land(chunk.prepared)
+        counts.offered += chunk.rows
+        counts.landed += landed
+        counts.unchanged += chunk.rows - landed
+        progress()
+
+
+def _checked(kind: Kind, source: Source) -> Iterator[_Chunk]:
+    """Read and check a file in pieces that are worth a COPY."""
     names = [column.name for column in kind.columns]
-    copy_in = sql.SQL("copy {} ({}) from stdin (format csv)").format(
-        staging, sql.SQL(", ").join(map(sql.Identifier, names))
-    )
+    good: list[pa.Table] = []
+    bad: list[BadRow] = []
+    rows = 0
     for batch in source.batches(names):
         try:
             checked = check_batch(kind.columns, batch.columns, batch.rows)
         except LandingError as error:
             raise LandingError(f"{source.name}: {error}") from None
-        bad = batch.bad + [BadRow(reason, *_shown(batch, row, reason)) for row, reason in checked.bad]
-        quarantine(connection, "raw_app", kind=kind.singular, origin=source.name, run_id=run_id, rows=bad)
-        counts.refuse(bad)
-        if checked.table.num_rows:
-            # Arrow writes the CSV without Python seeing a row; several times faster than binary COPY row by row.
-            with connection.cursor() as cursor, cursor.copy(copy_in) as copy:
-                for part in checked.table.to_batches(max_chunksize=20_000):
-                    copy.write(_as_csv(part))
-            landed = connection.execute(kind.insert).rowcount
-            connection.execute(sql.SQL("truncate {}").format(staging))
-            counts.offered += checked.table.num_rows
-            counts.landed += landed
-            counts.unchanged += checked.table.num_rows - landed
-        progress()
+        bad += batch.bad + [_bad_row(kind, batch, row, reason) for row, reason in checked.bad]
+        good.append(checked.table)
+        rows += checked.table.num_rows
+        if rows >= CHUNK_ROWS or len(bad) >= _MANY_BAD_ROWS:
+            yield _Chunk(rows, prepare(kind, pa.concat_tables(good)), bad)
+            good, bad, rows = [], [], 0
+    if good:
+        yield _Chunk(rows, prepare(kind, pa.concat_tables(good)), bad)
 
-def _as_csv(part: pa.RecordBatch) -> memoryview:
-    buffer = io.BytesIO()
-    pa.csv.write_csv(part, buffer, pa.csv.WriteOptions(include_header=False))
-    return buffer.getbuffer()
 
-def _shown(batch: Batch, row: int, reason: str) -> tuple[str, str]:
-    """Return the detail and the payload of a bad row."""
-    values = {}
-    for name, column in batch.columns.items():
-        value = column[row].as_py()
-        values[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _ahead(values: Iterator[T]) -> Iterator[T]:
+    """Make the next value in a thread while the caller works on the last one."""
+    with ThreadPoolExecutor(1, "landing") as thread:
+        coming = thread.submit(next, values, None)
+        while (value := coming.result()) is not None:
+            coming = thread.submit(next, values, None)
+            yield value
+
+
+def _bad_row(kind: Kind, batch: Batch, row: int, reason: str) -> BadRow:
+    values = {name: _shown(column[row]) for name, column in batch.columns.items()}
     name = reason.partition("_")[2]
-    if reason.endswith("timestamp") or reason.startswith("timestamp"):
-        name = "decided_at" if "decided_at" in values else "exposed_at" if "exposed_at" in values else "created_at"
+    if "timestamp" in reason:
+        name = next(column.name for column in kind.columns if column.check is timestamp)
     detail = f"{name} is {str(values.get(name))[:100]!r}"
-    return detail, json.dumps(values, default=str, sort_keys=True)
+    return BadRow(reason, detail, json.dumps(values, default=str, sort_keys=True))
+
+
+def _shown(scalar: pa.Scalar) -> Any:
+    """Return a value as JSON can hold it and a replay can read it."""
+    try:
+        value = scalar.as_py()
+    except (ValueError, OverflowError):  # a moment that Python cannot hold
+        return str(scalar.value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value != value else value  # what data frames write for "none"

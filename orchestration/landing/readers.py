@@ -33,6 +33,7 @@ _SUFFIXES = {
 _BLOCK_BYTES = 8 << 20
 _LINES = 50_000
 _PARQUET_ROWS = 131_072
+_BUFFER_BYTES = 1 << 20  # per column: a file may be one row group of ten million rows
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -168,7 +169,7 @@ class Source:
                     spool.write(block)
                 spool.seek(0)
                 stream = spool
-            self._table = pa.parquet.ParquetFile(stream)
+            self._table = pa.parquet.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
             self._closing.callback(self._table.close)
             self._original = {name.strip().lower(): name for name in self._table.schema_arrow.names}
             self.columns, self.total = list(self._original), self._table.metadata.num_rows
@@ -231,29 +232,47 @@ class Source:
             yield Batch(part.num_rows, {name: part.column(original) for name, original in known.items()})
 
     def _jsonl(self, wanted: list[str]) -> Iterator[Batch]:
-        columns: dict[str, list[str | None]] = {name: [] for name in wanted}
+        rows: list[list[bytes | None]] = []
         bad: list[BadRow] = []
-        rows = 0
         for line in self.lines():
-            row = decode_line(line)
-            if not isinstance(row, BadRow) and not isinstance(row, dict):
-                row = BadRow("not_an_object", "the line is JSON but not an object", _text(line))
+            row = row_fields(line, wanted)
             if isinstance(row, BadRow):
                 bad.append(row)
             else:
-                values = [_as_text(row.get(name)) for name in wanted]
-                odd = [name for name, value in zip(wanted, values, strict=True) if value is ...]
-                if odd:
-                    bad.append(BadRow(f"bad_{odd[0]}", f"{odd[0]} has the wrong type", _text(line)))
-                else:
-                    rows += 1
-                    for name, value in zip(wanted, values, strict=True):
-                        columns[name].append(value)
-            if rows + len(bad) >= _LINES:
-                yield _text_batch(columns, bad)
-                columns, bad, rows = {name: [] for name in wanted}, [], 0
+                rows.append(row)
+            if len(rows) + len(bad) >= _LINES:
+                yield Batch(len(rows), field_arrays(rows, wanted), bad)
+                rows, bad = [], []
         if rows or bad:
-            yield _text_batch(columns, bad)
+            yield Batch(len(rows), field_arrays(rows, wanted), bad)
+
+
+def row_fields(line: bytes, wanted: Iterable[str]) -> list[bytes | None] | BadRow:
+    """Read one JSON line into the form a CSV row would have, or say why that cannot be done.
+
+    Args:
+        line: One JSON object.
+        wanted: Column names.
+    """
+    row = decode_line(line)
+    if isinstance(row, BadRow):
+        return row
+    if not isinstance(row, dict):
+        return BadRow("not_an_object", "the line is JSON but not an object", _text(line))
+    fields: list[bytes | None] = []
+    for name in wanted:
+        value = _as_text(row.get(name))
+        if value is ...:
+            return BadRow(f"bad_{name}", f"{name} has the wrong type", _text(line))
+        # As bytes, as from CSV, so that half a surrogate pair in one row stays that row's problem.
+        fields.append(None if value is None else value.encode("utf-8", "surrogatepass"))
+    return fields
+
+
+def field_arrays(rows: list[list[bytes | None]], names: list[str]) -> dict[str, pa.Array]:
+    """Turn rows of `row_fields` into columns."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return {name: pa.array(column, pa.binary()) for name, column in zip(names, columns, strict=True)}
 
 
 def decode_line(line: bytes) -> Any:
@@ -275,18 +294,9 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, dict):
-        return json.dumps(value)
+        with contextlib.suppress(RecursionError):  # nested too deeply to be written is of no usable type
+            return json.dumps(value)
     return ...
-
-
-def _text_batch(columns: dict[str, list[str | None]], bad: list[BadRow]) -> Batch:
-    # Through bytes, as from CSV, so that half a surrogate pair in one row stays that row's problem.
-    arrays = {
-        name: pa.array([None if v is None else v.encode("utf-8", "surrogatepass") for v in values], pa.binary())
-        for name, values in columns.items()
-    }
-    rows = len(next(iter(arrays.values()))) if arrays else 0
-    return Batch(rows, arrays, bad)
 
 
 def _text(line: bytes) -> str:
