@@ -33,6 +33,12 @@ app = typer.Typer(
 console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 errors = Console(stderr=True, highlight=False)
 
+quarantine = typer.Typer(help="Rows that could not be read: look at them, replay them, dismiss them.")
+app.add_typer(quarantine, name="quarantine", no_args_is_help=True)
+
+Area = Annotated[str | None, typer.Option(help="raw_dmm or raw_app.")]
+RowKind = Annotated[str | None, typer.Option("--kind", help="item, user, decision, exposure, excluded_tag, …")]
+Reason = Annotated[str | None, typer.Option(help="Reason code.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
 
 
@@ -160,15 +166,23 @@ def load(
     users: Annotated[Path | None, typer.Option(help="user_id, created_at, age_verified.")] = None,
     decisions: Annotated[Path | None, typer.Option(help="user_id, content_id, decision, decided_at, …")] = None,
     exposures: Annotated[Path | None, typer.Option(help="user_id, content_id, exposed_at, surface, …")] = None,
+    excluded_tags: Annotated[Path | None, typer.Option(help="user_id, tag_id and perhaps excluded_at.")] = None,
+    into_demo: Annotated[bool, typer.Option(help="Load next to the demo's invented rows all the same.")] = False,
 ) -> None:
     """Load JSONL, CSV or Parquet files (also .gz, or - for standard input) into the raw tables."""
+    from orchestration.landing.emulator.marker import marked_size
     from orchestration.landing.files import load_files
     from orchestration.settings import DMM_IDS, load_settings
     from orchestration.warehouse.connection import connector
 
-    if not any((items, users, decisions, exposures)):
-        raise typer.BadParameter("name at least one of --items, --users, --decisions, --exposures")
+    if not any((items, users, decisions, exposures, excluded_tags)):
+        raise typer.BadParameter("name at least one of --items, --users, --decisions, --exposures, --excluded-tags")
     settings = load_settings()
+    if not into_demo and (size := marked_size(settings.home)):
+        raise _failed(
+            f"{settings.home} holds the demo's {size} sample world, and invented and real rows could not be told apart "
+            "again: use another MATCHING_HOME, or --into-demo"
+        )
     with TerminalReporter().task("load") as on_progress:
         result = load_files(
             connector(settings.database(), "loader"),
@@ -176,6 +190,7 @@ def load(
             users=users,
             decisions=decisions,
             exposures=exposures,
+            excluded_tags=excluded_tags,
             secrets=tuple(filter(None, (settings.environment.get(name) for name in DMM_IDS))),
             on_progress=on_progress,
         )
@@ -220,6 +235,89 @@ def import_legacy(
     for name, one in result.tables.items():
         for reason, n in sorted(one.quarantined_by_reason.items()):
             console.print(f"  quarantined {name}: {reason} × {n:,}")
+
+
+@quarantine.command("list")
+def list_quarantine(
+    area: Area = None,
+    kind: RowKind = None,
+    reason: Reason = None,
+    limit: Annotated[int, typer.Option(min=0, max=1000, help="How many examples.")] = 10,
+) -> None:
+    """Count rows by area, kind and reason, and show open ones."""
+    from orchestration.landing.replay import Filter, open_rows, summarize
+    from orchestration.settings import load_settings
+    from orchestration.warehouse.connection import connect
+
+    which = Filter(area, kind, reason)
+    with connect(load_settings().database(), "loader") as connection:
+        groups, examples = summarize(connection, which), open_rows(connection, which, limit)
+    if not groups:
+        console.print("nothing is in quarantine")
+        return
+    table = Table("area", "kind", "reason", "open", "resolved", "first seen", "last seen")
+    for group in groups:
+        times = (f"{moment:%Y-%m-%d %H:%M}" for moment in (group.first_seen_at, group.last_seen_at))
+        table.add_row(group.area, group.kind, group.reason, f"{group.open:,}", f"{group.resolved:,}", *times)
+    console.print(table)
+    if examples:
+        table = Table("area", "id", "reason", "detail", "origin", "times seen", "first seen", "last seen")
+        for row in examples:
+            times = (f"{moment:%Y-%m-%d %H:%M}" for moment in (row.quarantined_at, row.last_seen_at))
+            words = (row.area, row.quarantine_id, row.reason, row.detail, row.origin, row.times_seen)
+            table.add_row(*(escape(str(word)) for word in words), *times)
+        console.print(table)
+
+
+@quarantine.command()
+def replay(
+    area: Area = None,
+    kind: RowKind = None,
+    reason: Reason = None,
+    id: Annotated[list[int] | None, typer.Option(help="A single row; repeatable, with --area.")] = None,
+) -> None:
+    """Run open rows through today's rules; those that can be read land and are closed."""
+    from orchestration.landing.replay import Filter
+    from orchestration.landing.replay import replay as replay_rows
+    from orchestration.settings import DMM_IDS, load_settings
+    from orchestration.warehouse.connection import connector
+
+    settings = load_settings()
+    which = Filter(area, kind, reason, tuple(id or ()))
+    with TerminalReporter().task("replay") as on_progress:
+        result = replay_rows(
+            connector(settings.database(), "loader"),
+            which,
+            secrets=tuple(filter(None, (settings.environment.get(name) for name in DMM_IDS))),
+            on_progress=on_progress,
+        )
+    if not result:
+        console.print("no open row matches")
+        return
+    table = Table("area", "kind", "offered", "landed", "unchanged", "still bad")
+    for place, count in sorted(result.items()):
+        numbers = (count.offered, count.landed, count.unchanged, count.still_bad)
+        table.add_row(*place, *(f"{n:,}" for n in numbers))
+    console.print(table)
+    for (_, name), count in sorted(result.items()):
+        for why, n in sorted(count.still_bad_by_reason.items()):
+            console.print(f"  still bad {name}: {why} × {n:,}")
+
+
+@quarantine.command()
+def dismiss(
+    area: Annotated[str, typer.Option(help="raw_dmm or raw_app.")],
+    id: Annotated[list[int], typer.Option(help="A row; repeatable.")],
+) -> None:
+    """Close rows for good: they are never replayed, and meeting them again does not open them."""
+    from orchestration.landing.replay import Filter
+    from orchestration.landing.replay import dismiss as dismiss_rows
+    from orchestration.settings import load_settings
+    from orchestration.warehouse.connection import connect
+
+    with connect(load_settings().database(), "loader", autocommit=True) as connection:
+        count = dismiss_rows(connection, Filter(area, ids=tuple(id)))
+    console.print(f"{count:,} rows dismissed")
 
 
 @app.command("list")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -27,8 +27,7 @@ from orchestration.landing.snapshots import Snapshot, land_staged_items, open_it
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 Connector = Callable[[], psycopg.Connection[Any]]
-Area = Literal["raw_dmm", "raw_app"]
-AREAS: tuple[Area, ...] = get_args(Area)
+AREAS = ("raw_dmm", "raw_app")
 
 _BATCH_ROWS = 2_000
 _NO_ROW = ("wrong_field_count", "bad_json", "bad_encoding")  # what was kept is a line, not a row with columns
@@ -46,7 +45,7 @@ class Filter:
         ids: Of single rows; numbers are per area, so the area has to be named as well.
     """
 
-    area: Area | None = None
+    area: str | None = None
     kind: str | None = None
     reason: str | None = None
     ids: tuple[int, ...] = ()
@@ -63,7 +62,7 @@ class Filter:
             raise LandingError(f"name the area of the ids as well: {' or '.join(AREAS)}")
 
     @property
-    def areas(self) -> tuple[Area, ...]:
+    def areas(self) -> tuple[str, ...]:
         """The areas to look at."""
         return (self.area,) if self.area else AREAS
 
@@ -226,7 +225,7 @@ def replay(
 
 def _replay_batch(
     connection: psycopg.Connection[Any],
-    area: Area,
+    area: str,
     rows: list[QuarantinedRow],
     result: dict[tuple[str, str], ReplayCounts],
     run_id: str,
@@ -344,7 +343,7 @@ def _parameters(which: Filter, area: str) -> dict[str, Any]:
 
 def _fetch(
     connection: psycopg.Connection[Any],
-    area: Area,
+    area: str,
     which: Filter,
     end: sql.Composable,
     limit: int,
@@ -371,7 +370,7 @@ def _fetch(
         return cursor.execute(statement, _parameters(which, area) | {"limit": limit}).fetchall()
 
 
-def _resolve(connection: psycopg.Connection[Any], area: Area, outcomes: dict[int, str], at: datetime) -> None:
+def _resolve(connection: psycopg.Connection[Any], area: str, outcomes: dict[int, str], at: datetime) -> None:
     if not outcomes:
         return
     connection.execute(
