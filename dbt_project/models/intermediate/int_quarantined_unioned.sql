@@ -17,12 +17,20 @@ select
     'raw_dmm' as area,
     kind,
     reason,
-    quarantined_at
+    quarantined_at,
+    last_seen_at,
+    times_seen,
+    resolved_at,
+    resolution
 from catalogue
 union all
 select
     'raw_app' as area,
     kind,
     reason,
-    quarantined_at
+    quarantined_at,
+    last_seen_at,
+    times_seen,
+    resolved_at,
+    resolution
 from app

@@ -19,7 +19,9 @@ unread as (
         area,
         kind,
         reason,
-        quarantined_at as happened_at
+        resolved_at is null as is_open,
+        quarantined_at as first_seen_at,
+        last_seen_at
     from quarantined
     union all
     -- A snapshot that landed with one unreadable field stays; the field is null and counted here.
@@ -27,7 +29,9 @@ unread as (
         'staging' as area,
         'item_field' as kind,
         problem.reason,
-        snapshots.fetched_at as happened_at
+        true as is_open,
+        snapshots.fetched_at as first_seen_at,
+        snapshots.fetched_at as last_seen_at
     from snapshots
     cross join lateral unnest(snapshots.parse_problems) as problem (reason)
 
@@ -38,7 +42,8 @@ select
     kind,
     reason,
     count(*) as row_count,
-    min(happened_at) as first_seen_at,
-    max(happened_at) as last_seen_at
+    count(*) filter (where is_open) as open_count,
+    min(first_seen_at) as first_seen_at,
+    max(last_seen_at) as last_seen_at
 from unread
 group by area, kind, reason

@@ -1,8 +1,12 @@
--- One row per catalogue row that could not be read.
+-- One row per catalogue row that could not be read when it was last met.
 select
     quarantine_id,
     kind,
     reason,
     origin,
-    quarantined_at
+    quarantined_at,
+    last_seen_at,
+    times_seen,
+    resolved_at,
+    resolution
 from {{ source('dmm', 'quarantine') }}
