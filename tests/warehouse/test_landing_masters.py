@@ -53,28 +53,32 @@ class SpoiledClient(DmmClient):
         return self.spoil(endpoint, super().fetch(endpoint, parameters))
 
 
+def client_of(api: EmulatedApi) -> SpoiledClient:
+    pace: dict[str, Any] = {"requests_per_second": None, "backoff": 0.001, "longest_backoff": 0.002, "max_attempts": 2}
+    return SpoiledClient(DmmCredentials(API_ID, AFFILIATE_ID), api.base_url, **pace)
+
+
 def pull(api: EmulatedApi, loader: Loader, run_id: str, spoil: Spoil | None = None, **options: Any) -> MastersResult:
-    credentials = DmmCredentials(API_ID, AFFILIATE_ID)
-    with SpoiledClient(
-        credentials, api.base_url, requests_per_second=None, backoff=0.001, longest_backoff=0.002, max_attempts=2
-    ) as client:
+    with client_of(api) as client:
         if spoil is not None:
             client.spoil = spoil
         return sync_masters(loader, client, run_id=run_id, **{"places": PLACES} | options)
 
 
 def listed(api: EmulatedApi, endpoint: str, floor_id: str) -> int:
-    parameters = {"api_id": API_ID, "affiliate_id": AFFILIATE_ID, "floor_id": floor_id, "hits": "1"}
-    return int(api.server.catalogue.answer(endpoint, parameters)["total_count"])
+    with client_of(api) as client:
+        return int(client.fetch(endpoint, {"floor_id": floor_id, "hits": "1"})["total_count"])
 
 
 def ids_of(api: EmulatedApi) -> dict[str, str]:
-    found: dict[str, str] = {}
-    parameters = {"api_id": API_ID, "affiliate_id": AFFILIATE_ID}
-    for site in api.server.catalogue.answer("FloorList", parameters)["site"]:
-        for service in site["service"]:
-            found |= {f"{site['code']} {service['code']}/{floor['code']}": floor["id"] for floor in service["floor"]}
-    return found
+    with client_of(api) as client:
+        sites = client.fetch("FloorList")["site"]
+    return {
+        f"{site['code']} {service['code']}/{floor['code']}": floor["id"]
+        for site in sites
+        for service in site["service"]
+        for floor in service["floor"]
+    }
 
 
 def test_every_list_of_the_wanted_floors_lands_once_and_the_pull_is_recorded(

@@ -48,23 +48,24 @@ def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any
         yield lambda query: connection.execute(query).fetchall()
 
 
+def client_of(api: EmulatedApi) -> DmmClient:
+    pace: dict[str, Any] = {"requests_per_second": None, "backoff": 0.001, "longest_backoff": 0.002, "max_attempts": 2}
+    return DmmClient(DmmCredentials(API_ID, AFFILIATE_ID), api.base_url, **pace)
+
+
 def pull(api: EmulatedApi, loader: Loader, run_id: str = "r-1", **options: Any) -> RankingsResult:
-    credentials = DmmCredentials(API_ID, AFFILIATE_ID)
     given = {"places": [VIDEOA, VIDEOC], "top": 150, "clock": lambda: NOON} | options
-    with DmmClient(
-        credentials, api.base_url, requests_per_second=None, backoff=0.001, longest_backoff=0.002, max_attempts=2
-    ) as client:
+    with client_of(api) as client:
         return sync_rankings(loader, client, run_id=run_id, **given)
 
 
 def order(api: EmulatedApi, floor: str) -> list[str]:
-    parameters = {"api_id": API_ID, "affiliate_id": AFFILIATE_ID, "site": "FANZA", "service": "digital", "hits": "100"}
     ids: list[str] = []
     total = 1
-    while len(ids) < total:
-        asked = parameters | {"floor": floor, "sort": "rank", "offset": str(len(ids) + 1)}
-        answer = api.server.catalogue.answer("ItemList", asked)
-        ids, total = ids + [item["content_id"] for item in answer["items"]], answer["total_count"]
+    with client_of(api) as client:
+        while len(ids) < total:
+            page = client.page(site="FANZA", service="digital", floor=floor, sort="rank", offset=len(ids) + 1)
+            ids, total = ids + [item["content_id"] for item in page.items], page.total_count
     return ids
 
 
