@@ -81,10 +81,18 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Availability:
+    item_id: str
+    is_available: bool
+    observed_at: datetime
+
+
+@dataclass(frozen=True)
 class World:
     snapshots: list[Snapshot]
     users: list[str]
     decisions: list[Decision]
+    availability: list[Availability]
 
 
 def instant(rng: random.Random, low: int, high: int) -> datetime:
@@ -135,10 +143,16 @@ def random_world(seed: int) -> World:
         events[user, content_id, "like", FUTURE] = None
     shuffled = list(events)
     rng.shuffle(shuffled)  # landing order is not event order: late arrivals everywhere
+    availability = [
+        Availability(f"dmm/{service}/{floor}/{content_id}", way, instant(rng, 0, 80))
+        for service, floor, content_id in rng.sample(places, 14)
+        for way in rng.choice([(False,), (False, True), (False, True, False)])
+    ]
     return World(
         snapshots=[replace(snapshot, number=n) for n, snapshot in enumerate(snapshots, start=1)],
         users=users,
         decisions=[Decision(n, *event) for n, event in enumerate(shuffled, start=1)],
+        availability=availability,
     )
 
 
@@ -158,7 +172,7 @@ def payload(snapshot: Snapshot) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def land(database: DatabaseSettings, world: World) -> None:
+def land(database: DatabaseSettings, world: World, *, extras: bool = True) -> None:
     def copy(connection: psycopg.Connection, statement: str, values: list[tuple[Any, ...]]) -> None:
         with connection.cursor() as cursor, cursor.copy(statement) as writer:
             for value in values:
@@ -187,6 +201,45 @@ def land(database: DatabaseSettings, world: World) -> None:
             " from stdin",
             [(user, "item004", at, "feed", "best", 1, 1.0) for user in world.users for at in (START, FUTURE)],
         )
+        copy(
+            connection,
+            "copy raw_dmm.availability (source, service, floor, content_id, is_available, observed_at, run_id)"
+            " from stdin",
+            [(*a.item_id.split("/"), a.is_available, a.observed_at, "test") for a in world.availability],
+        )
+        if not extras:
+            return
+        copy(
+            connection,
+            "copy raw_dmm.rankings (source, service, floor, ranked_on, rank, content_id, fetched_at, run_id)"
+            " from stdin",
+            [
+                ("dmm", "digital", "videoa", START.date() + timedelta(days=day), rank, content_id, START, "test")
+                for day in range(2)
+                for rank, content_id in enumerate(["item004", "only900", "item005"][day:], start=1)
+            ],
+        )
+        copy(
+            connection,
+            "copy raw_dmm.lookups (source, content_id, items_found, asked_at, run_id) from stdin",
+            [("dmm", "MISSING01", 0, START + timedelta(days=n), "test") for n in (2, 1)],
+        )
+        copy(
+            connection,
+            "copy raw_dmm.syncs (run_id, source, kind, purpose, state, counts, started_at, finished_at) from stdin",
+            [("pull", "dmm", "items", "everything", "failed", '{"offered": 7}', START, START + timedelta(minutes=1))],
+        )
+        copy(
+            connection,
+            "copy raw_dmm.slices"
+            " (run_id, source, site, service, floor, window_start, window_end, state, total_count, rows_seen)"
+            " from stdin",
+            [
+                ("older", "dmm", "FANZA", "digital", "videoa", START, START + timedelta(days=1), "failed", 10, 2),
+                ("pull", "dmm", "FANZA", "digital", "videoa", START, START + timedelta(days=3), "failed", 10, 7),
+                ("pull", "dmm", "FANZA", "digital", "videoc", START, START + timedelta(days=3), "complete", 4, 4),
+            ],
+        )
 
 
 class Oracle:
@@ -199,7 +252,16 @@ class Oracle:
         self.known = {item: self.snapshots_of(item) for item in {s.item_id for s in world.snapshots}}
         self.latest = {item: found[-1] for item, found in self.known.items() if found}
         self.allowed = {item for item, newest in self.latest.items() if BLOCKED_TAG not in newest.tags}
+        self.withdrawn = self.withdrawn_items()
         self.events = self.joined_events()
+
+    def withdrawn_items(self) -> dict[str, datetime]:
+        """Items whose newest word is a withdrawal, with its time; what is true now, whatever as_of is."""
+        newest: dict[str, Availability] = {}
+        for word in self.world.availability:  # of two words of one instant the later landed one counts
+            if word.item_id not in newest or word.observed_at >= newest[word.item_id].observed_at:
+                newest[word.item_id] = word
+        return {item: word.observed_at for item, word in newest.items() if not word.is_available}
 
     def snapshots_of(self, item: str) -> list[Snapshot]:
         found = [s for s in self.world.snapshots if s.item_id == item and s.usable]
@@ -337,7 +399,7 @@ def test_items_carry_their_newest_usable_state_and_blocked_ones_are_gone(built: 
             s.released_at,
             min(x.fetched_at for x in world.snapshots if x.item_id == item),
             s.has_sample,
-            s.has_sample and s.released_at <= oracle.catalogue_as_of,
+            s.has_sample and s.released_at <= oracle.catalogue_as_of and item not in oracle.withdrawn,
         )
         for item, s in oracle.latest.items()
         if item in oracle.allowed
@@ -350,6 +412,52 @@ def test_items_carry_their_newest_usable_state_and_blocked_ones_are_gone(built: 
     assert {row[0]: row[1:] for row in found} == expected
     assert len(oracle.allowed) < len(oracle.latest), "the world has no blocked item"
     assert {row[0] for row in rows(built, "select item_id from marts.dim_items")} == set(expected)
+
+
+def test_withdrawn_items_stay_with_their_decisions_and_are_not_eligible(built: DatabaseSettings, world: World) -> None:
+    oracle = Oracle(world)
+    expected = {item: at for item, at in oracle.withdrawn.items() if item in oracle.allowed}
+    found = rows(
+        built, "select item_id, withdrawn_at, is_withdrawn from marts.dim_items where withdrawn_at is not null"
+    )
+    assert {row[0]: row[1] for row in found} == expected
+    assert all(row[2] for row in found)
+    returned = {word.item_id for word in world.availability} & oracle.allowed - set(expected)
+    assert returned, "no item of the world has come back"
+    assert any(oracle.latest[item].has_sample for item in expected), "no withdrawn item would be eligible otherwise"
+    ids = ", ".join(f"'{item}'" for item in expected)
+    assert rows(built, f"select count(*) from features.feat_items where is_eligible and item_id in ({ids})") == [(0,)]
+    decided = sum(event[2] in expected for event in oracle.events)
+    assert decided > 20
+    counted = f"select count(*) from features.feat_training_examples where item_id in ({ids})"
+    assert rows(built, counted) == [(decided,)]
+
+
+def test_rankings_find_the_item_of_their_own_floor(built: DatabaseSettings) -> None:
+    found = rows(
+        built,
+        "select ranked_on - date '2025-01-01', rank, content_id, item_id, unjoined_reason"
+        " from marts.fct_item_rankings order by 1, 2",
+    )
+    known = ("item004", "dmm/digital/videoa/item004", None)
+    elsewhere, blocked = ("only900", None, "content_id_unknown"), ("item005", None, "item_blocked_by_policy")
+    assert found == [(0, 1, *known), (0, 2, *elsewhere), (0, 3, *blocked), (1, 1, *elsewhere), (1, 2, *blocked)]
+
+
+def test_pulls_and_their_slices_are_told(built: DatabaseSettings) -> None:
+    pulls = rows(
+        built,
+        "select run_id, state, duration_seconds, offered, added, slices, slices_complete from monitoring.landing_runs",
+        "monitor",
+    )
+    assert pulls == [("pull", "failed", 60.0, 7, 0, 2, 1)]
+    slices = rows(
+        built,
+        "select run_id, floor, total_count, rows_seen, missing_count, is_complete"
+        " from monitoring.slice_completeness order by floor",
+        "monitor",
+    )
+    assert slices == [("pull", "videoa", 10, 7, 3, False), ("pull", "videoc", 4, 4, 0, True)]
 
 
 def test_users_are_counted_whether_registered_or_not(built: DatabaseSettings, world: World) -> None:
@@ -419,6 +527,9 @@ def test_roles_read_what_is_theirs_and_nothing_more(built: DatabaseSettings) -> 
         ("trainer", "marts.fct_decisions"),
         ("serving_owner", "features.feat_items"),
         ("monitor", "monitoring.decision_join_quality"),
+        ("monitor", "monitoring.exposure_join_quality"),
+        ("monitor", "monitoring.orphan_content_ids"),
+        ("loader", "monitoring.orphan_content_ids"),
     ]:
         assert rows(built, f"select count(*) from {relation}", role)[0][0] > 0
     for role, relation in [
@@ -431,6 +542,7 @@ def test_roles_read_what_is_theirs_and_nothing_more(built: DatabaseSettings) -> 
         ("serving_owner", "features.feat_users"),
         ("trainer", "marts.dim_users"),
         ("monitor", "marts.fct_decisions"),
+        ("loader", "monitoring.landing_runs"),
         ("app", "marts.dim_items"),
     ]:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -452,6 +564,45 @@ def test_an_analyst_sees_what_every_column_means(built: DatabaseSettings) -> Non
         """,
     )
     assert unexplained == []
+
+
+def test_orphans_heal_when_the_item_arrives(built: DatabaseSettings, world: World, tmp_path: Path) -> None:
+    """The same build also lets a withdrawn item come back."""
+    oracle = Oracle(world)
+    unknown: dict[str, set[tuple[str, datetime, str]]] = {}
+    for d in world.decisions:
+        if d.decided_at < FUTURE and not any(s.content_id == d.content_id.lower() for s in oracle.latest.values()):
+            unknown.setdefault(d.content_id, set()).add((d.user_id, d.decided_at, d.decision))
+    assert set(unknown) > {"missing01"}, "no id of the world is unknown for want of a readable snapshot"
+    healed = len(unknown["missing01"])
+    n_unknown = sum(map(len, unknown.values()))
+
+    orphans = (
+        "select content_key, decision_count, last_asked_at, items_found_then"
+        " from monitoring.orphan_content_ids order by content_key"
+    )
+    expected = [
+        (key, len(events), *((START + timedelta(days=2), 0) if key == "missing01" else (None, None)))
+        for key, events in sorted(unknown.items())
+    ]
+    assert rows(built, orphans, "loader") == expected
+    outcome = "select sum(decision_count) from monitoring.decision_join_quality where outcome = '{}'"
+    assert rows(built, outcome.format("content_id_unknown")) == [(n_unknown,)]
+    back = next(item for item in sorted(oracle.withdrawn) if item in oracle.allowed and oracle.latest[item].has_sample)
+    arrived = Snapshot(0, "dmm/digital/videoa/missing01", "missing01", START, True, 500, START, (9,), 71, True)
+    land(
+        built,
+        World([arrived], users=[], decisions=[], availability=[Availability(back, True, START + timedelta(days=99))]),
+        extras=False,
+    )
+    dbt(built, tmp_path, "run", "--select", "int_item_snapshots+", "int_item_availability+")
+    assert rows(built, orphans, "loader") == [row for row in expected if row[0] != "missing01"]
+    assert rows(built, outcome.format("content_id_unknown")) == [(n_unknown - healed,)]
+    assert rows(built, outcome.format("joined")) == [(len(oracle.events) + healed,)]
+    examples = f"select count(*) from features.feat_training_examples where item_id = '{arrived.item_id}'"
+    assert rows(built, examples) == [(healed,)]
+    offered = f"select is_withdrawn, withdrawn_at from marts.dim_items where item_id = '{back}'"
+    assert rows(built, offered) == [(False, None)]
 
 
 def test_an_empty_warehouse_builds(warehouse: DatabaseSettings, tmp_path: Path) -> None:

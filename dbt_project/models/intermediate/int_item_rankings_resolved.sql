@@ -1,4 +1,7 @@
 -- One row per floor, day and rank, with the item that stood there or the reason why there is none.
+{{ config(materialized='ephemeral') }}
+-- Read once, by its fact: a copy of what grows with every day and floor would only cost time.
+
 with
 
 rankings as (

@@ -1,4 +1,4 @@
--- One row per slice that still speaks for its window: not superseded, and no later pull has planned that window again.
+-- One row per slice that still speaks for its window: not superseded, and later pulls have not planned all of it again.
 with
 
 slices as (
@@ -15,18 +15,32 @@ slices as (
 
 ),
 
--- Windows move with the day and are cut anew each time: only what a pull covers as a whole can be compared.
 pulls as (
 
     select
+        pull_number,
         source,
         site,
         service,
         floor,
-        pull_number,
         range_agg(covered) as covered
     from slices
-    group by source, site, service, floor, pull_number
+    group by pull_number, source, site, service, floor
+
+),
+
+-- Windows move with the day and are cut anew each time, and a slow cycle takes many pulls: only with all that later
+-- pulls cover together can a slice be compared.
+overtaken as (
+
+    select
+        pull_number,
+        range_agg(covered) over (
+            partition by source, site, service, floor
+            order by pull_number desc
+            rows between unbounded preceding and 1 preceding
+        ) as covered
+    from pulls
 
 )
 
@@ -55,15 +69,5 @@ select
     slices.planned_at,
     slices.completed_at
 from slices
-where
-    not exists (
-        select 1
-        from pulls
-        where
-            pulls.source = slices.source
-            and pulls.site = slices.site
-            and pulls.service = slices.service
-            and pulls.floor = slices.floor
-            and pulls.pull_number > slices.pull_number
-            and pulls.covered @> slices.covered
-    )
+inner join overtaken on slices.pull_number = overtaken.pull_number
+where not coalesce(overtaken.covered @> slices.covered, false)

@@ -25,3 +25,5 @@ select
     ---------- timestamps
     fetched_at
 from rankings
+-- In key order, so that the primary key fills without page splits.
+order by source asc, service asc, floor asc, ranked_on asc, rank asc
