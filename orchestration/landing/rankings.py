@@ -112,7 +112,8 @@ def sync_rankings(
 
     Raises:
         SourceError: The source failed for good; floors done before it stay done.
-        LandingError: `ranked_on` is not today in Japan, a floor is empty, or another pull is running.
+        LandingError: `ranked_on` is not today in Japan, a floor is empty or named by two sites, or another pull is
+            running.
     """
     if not 1 <= top < OFFSET_CAP:
         raise LandingError(f"a ranking holds from 1 to {OFFSET_CAP - 1} ranks, not {top}")
@@ -121,6 +122,8 @@ def sync_rankings(
     before = client.requests, client.retries
     result = RankingsResult(run_id, day)
     wanted = list(dict.fromkeys(places))
+    if len({str(place) for place in wanted}) < len(wanted):
+        raise LandingError("a floor that two sites offer under one name can be ranked for one of them only")
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
         run = Run(

@@ -110,6 +110,17 @@ def test_every_list_of_the_wanted_floors_lands_once_and_the_pull_is_recorded(
     assert (counts["offered"], counts["added"], counts["quarantined_by_reason"]) == (result.offered, result.added, {})
 
 
+def test_floors_of_one_name_on_two_sites_have_lists_of_their_own(api: EmulatedApi, loader: Loader, look: Any) -> None:
+    places = [Place(site, "ebook", "comic") for site in ("FANZA", "DMM.com")]
+    pull(api, loader, "m-1", places=places)
+    floors = ids_of(api)
+    wanted = {floors[f"{place.site} {place}"] for place in places}
+    counts = dict(look("select floor_id, count(*) from raw_dmm.masters where kind = 'author' group by 1"))
+    assert counts == {floor_id: listed(api, "AuthorSearch", floor_id) for floor_id in wanted}
+    assert all(counts.values())
+    assert look("select site, service, floors from raw_dmm.syncs") == [(None, "ebook", ["comic"])]
+
+
 def test_no_id_of_ours_is_landed_and_links_keep_a_placeholder(api: EmulatedApi, loader: Loader, look: Any) -> None:
     pull(api, loader, "m-1")
     text = str(look("select payload::text from raw_dmm.masters")) + str(look("select s::text from raw_dmm.syncs as s"))

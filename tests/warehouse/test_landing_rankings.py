@@ -199,6 +199,15 @@ def test_an_empty_floor_and_an_impossible_length_are_errors(api: EmulatedApi, lo
     assert look("select count(*) from raw_dmm.rankings") == [(0,)]
 
 
+def test_two_sites_with_a_floor_of_one_name_are_refused_because_one_would_hide_the_other(
+    api: EmulatedApi, loader: Loader, look: Any
+) -> None:
+    places = [Place(site, "ebook", "comic") for site in ("FANZA", "DMM.com")]
+    with pytest.raises(LandingError, match="can be ranked for one of them only"):
+        pull(api, loader, places=places)
+    assert look("select count(*) from raw_dmm.syncs") == [(0,)]
+
+
 def test_two_pulls_of_rankings_do_not_run_at_once(
     api: EmulatedApi, loader: Loader, warehouse: DatabaseSettings
 ) -> None:
