@@ -213,10 +213,13 @@ def import_legacy(
 ) -> None:
     """Bring items, users and decisions over from the product's earlier database. Twice adds nothing."""
     from orchestration.landing import legacy
+    from orchestration.landing.emulator.marker import marked_size
     from orchestration.settings import DMM_IDS, load_settings
     from orchestration.warehouse.connection import connector
 
     settings = load_settings()
+    if size := marked_size(settings.home):
+        raise _failed(f"{settings.home} holds the demo's {size} sample world: import into another MATCHING_HOME")
     with TerminalReporter().task("import") as on_progress:
         result = legacy.import_legacy(
             connector(settings.database(), "loader"),

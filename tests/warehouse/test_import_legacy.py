@@ -384,3 +384,19 @@ def test_the_command_prints_counts_and_no_password(
     text = "".join(str(look(f"select t::text from {schema}.{table} as t")) for schema, table in tables)
     assert "abc00000" in text
     assert "sentinel" not in done.output + caplog.text + text
+
+
+def test_the_command_keeps_real_rows_out_of_the_demos_home(
+    warehouse: DatabaseSettings, look: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration.cli import app
+    from orchestration.landing.emulator.marker import mark
+
+    mark(tmp_path, "small")
+    monkeypatch.setenv("MATCHING_HOME", str(tmp_path))
+    for name, value in warehouse.environment().items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(app, ["import-legacy", "postgresql://127.0.0.1:1/x"])
+    assert done.exit_code == 1
+    assert "holds the demo's small sample world" in " ".join(done.stderr.split())
+    assert nothing_landed(look)
