@@ -231,6 +231,8 @@ def _places(text: str) -> tuple[tuple[str, str, str], ...]:
     places = [tuple(part.strip() for part in place.split("/")) for place in text.split(",") if place.strip()]
     if not places or any(len(place) != 3 or not all(place) for place in places):
         raise SettingsError(f"DMM_PLACES must list site/service/floor, such as {DMM_PLACES!r}, not {text!r}")
+    if len({place[1:] for place in places}) < len(places):
+        raise SettingsError("DMM_PLACES names a floor twice: items are kept by service and floor, whatever their site")
     return tuple((site, service, floor) for site, service, floor in places)
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from expectations.checkpoints import GATES
+from orchestration.landing.models import JAPAN
 
 FEATURES = dg.AssetSelection.groups("staging", "intermediate", "marts", "features", "monitoring", "seeds")
 # The gates come with the model: trained alone, it must not pass tables that a gate has refused.
@@ -27,6 +28,12 @@ PULLS = (
     ("dmm_masters", "masters", "Pull the lists of floors, genres, makers, series, authors and performers."),
     ("dmm_backfill", "lookups", "Ask by id for items that decisions name and no landing has brought."),
 )
+
+
+def landing_of_the_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Ask for the landing of the day in Japan on which the schedule ticks."""
+    day = context.scheduled_execution_time.astimezone(JAPAN).date().isoformat()
+    return dg.RunRequest(run_key=day, partition_key=day)
 
 
 @dg.definitions
@@ -68,11 +75,13 @@ def jobs() -> dg.Definitions:
     return dg.Definitions(
         jobs=[*pulls.values(), build_features, train, publish, full],
         schedules=[
-            dg.build_schedule_from_partitioned_job(
-                pulls["dmm_sync"],
+            dg.ScheduleDefinition(
                 name="daily_landing",
-                hour_of_day=4,
-                description="What the day has due of the catalogue, every night.",
+                job=pulls["dmm_sync"],
+                cron_schedule="0 4 * * *",
+                execution_timezone="Asia/Tokyo",
+                execution_fn=landing_of_the_day,
+                description="What the day has due of the catalogue, every night; a missed night is made up for.",
             ),
             dg.ScheduleDefinition(
                 name="daily_rankings",

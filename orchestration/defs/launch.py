@@ -13,10 +13,9 @@ import dagster as dg
 import psutil
 
 from orchestration.installation import child_environment
+from orchestration.reporting import PROCESS_TAG
 from orchestration.settings import Settings
 from orchestration.warehouse.connection import connect
-
-PROCESS_TAG = "matching/process"
 
 
 class UnknownJobError(RuntimeError):

@@ -110,6 +110,7 @@ class DmmClient:
         requests_per_second: float | None = 1.0,
         request_budget: int | None = None,
         timeout: float = 30.0,
+        longest_answer: float = 120.0,
         max_attempts: int = 5,
         backoff: float = 1.0,
         longest_backoff: float = 60.0,
@@ -124,6 +125,7 @@ class DmmClient:
             requests_per_second: Pace; None for as fast as the server answers.
             request_budget: Most requests this client may send; None for no bound.
             timeout: Seconds to wait for the server, per phase of a request.
+            longest_answer: Seconds within which a body must be whole.
             max_attempts: Attempts per call, the first included.
             backoff: First wait in seconds; it doubles, with full jitter.
             longest_backoff: Where the doubling ends.
@@ -135,6 +137,7 @@ class DmmClient:
         self._credentials = credentials
         self._max_attempts = max_attempts
         self._sleep = sleep
+        self._longest_answer = longest_answer
         self._jitter = tenacity.wait_random_exponential(multiplier=backoff, max=longest_backoff)
         self._throttle = throttle or LocalThrottle(requests_per_second, request_budget, sleep)
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
@@ -229,13 +232,23 @@ class DmmClient:
         self._throttle.acquire()
         self.requests += 1
         try:
-            response = self._http.get(endpoint, params=dict(parameters))
+            with self._http.stream("GET", endpoint, params=dict(parameters)) as response:
+                content = self._whole(endpoint, response)
         except httpx.TimeoutException:
             raise TransientSourceError(f"{endpoint}: no answer in time") from None
         except httpx.HTTPError as error:
             # The text of a connection error names hosts at most, but its type says as much.
             raise TransientSourceError(f"{endpoint}: connection failed ({type(error).__name__})") from None
-        return _read_result(endpoint, response)
+        return _read_result(endpoint, response, content)
+
+    def _whole(self, endpoint: str, response: httpx.Response) -> bytes:
+        """Read a body to its end, unless it comes so slowly that each piece is in time and the whole never is."""
+        deadline, pieces = time.monotonic() + self._longest_answer, []
+        for piece in response.iter_bytes():
+            pieces.append(piece)
+            if time.monotonic() > deadline:
+                raise TransientSourceError(f"{endpoint}: no whole answer in time")
+        return b"".join(pieces)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         wait = float(self._jitter(state))
@@ -297,7 +310,7 @@ class DmmSource:
         return self._client.page(site=self._site, cid=content_id).items
 
 
-def _read_result(endpoint: str, response: httpx.Response) -> dict[str, Any]:
+def _read_result(endpoint: str, response: httpx.Response, content: bytes) -> dict[str, Any]:
     """Return the `result` object of a good answer, or raise what the answer means."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code == 200 and kind and not _JSON_TYPE.search(kind):
@@ -305,7 +318,7 @@ def _read_result(endpoint: str, response: httpx.Response) -> dict[str, Any]:
     body: Any = None
     problem = "the body is not JSON"
     with contextlib.suppress(ValueError, RecursionError):
-        body = json.loads(response.content)
+        body = json.loads(content)
     result = body.get("result") if isinstance(body, dict) else None
     if body is not None and not isinstance(result, dict):
         problem = "the answer holds no result"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from expectations.checkpoints import GATES
@@ -49,7 +51,8 @@ def test_every_gate_blocks_and_has_a_warning_beside_it(definitions) -> None:
 
 
 def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -> None:
-    names = ("dmm_sync", "build_features", "train_768_two_tower", "publish", "full")
+    pulls = ("dmm_sync", "dmm_rankings", "dmm_masters", "dmm_backfill")
+    names = (*pulls, "build_features", "train_768_two_tower", "publish", "full")
     jobs = {name: definitions.resolve_job_def(name) for name in names}
     chain = {node.name for node in jobs["full"].nodes}
     assert {"dbt_models", "ml__judgement", "ml__two_tower", "ml__tfjs_bundle", "ml__vectors", "ml__active_run"} <= chain
@@ -78,5 +81,45 @@ def test_training_waits_for_every_gate_on_what_it_reads(definitions, name: str) 
 
 
 def test_schedules_run_jobs_that_exist(definitions) -> None:
-    schedules = {schedule.name: schedule.job_name for schedule in definitions.schedules or []}
-    assert schedules == {"daily_landing": "dmm_sync", "daily_features": "build_features", "weekly_training": "full"}
+    schedules = {one.name: one.job_name for one in definitions.get_repository_def().schedule_defs}
+    assert schedules == {
+        "daily_landing": "dmm_sync",
+        "daily_rankings": "dmm_rankings",
+        "weekly_masters": "dmm_masters",
+        "daily_backfill": "dmm_backfill",
+        "daily_features": "build_features",
+        "weekly_training": "full",
+    }
+
+
+def test_the_nightly_landing_is_of_the_day_in_progress_in_japan(definitions) -> None:
+    schedule = definitions.get_repository_def().get_schedule_def("daily_landing")
+    context = dg.build_schedule_context(
+        scheduled_execution_time=datetime(2026, 11, 23, 19, tzinfo=UTC),  # four in the morning of the 24th
+        repository_def=definitions.get_repository_def(),
+    )
+    [request] = schedule.evaluate_tick(context).run_requests
+    assert request.partition_key == "2026-11-24"
+
+
+def test_missed_days_are_landed_in_one_run(definitions) -> None:
+    asset = definitions.get_assets_def(dg.AssetKey(["raw_dmm", "items"]))
+    assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+    assert asset.partitions_def.get_partition_keys(datetime(2026, 1, 3, tzinfo=UTC)) == [
+        "2026-01-01",
+        "2026-01-02",
+        "2026-01-03",
+    ]
+
+
+def test_what_is_pulled_has_a_freshness_policy_and_landing_is_checked(definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for table in ("items", "rankings", "masters"):
+        assert graph.get(dg.AssetKey(["raw_dmm", table])).freshness_policy is not None
+    blocking = {
+        check.name
+        for one in graph.assets_defs
+        for check in one.check_specs
+        if check.asset_key == dg.AssetKey(["raw_dmm", "items"]) and check.blocking
+    }
+    assert {"rows_landed", "slices_are_whole"} <= blocking

@@ -6,6 +6,7 @@ Belongs here: what is pulled when, in Dagster's words. Does not belong here: how
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from orchestration.landing.backfill import backfill_orphans
 from orchestration.landing.cadence import Cadence, windows_due
 from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.emulator import marker
-from orchestration.landing.errors import LandingError, PermanentSourceError
+from orchestration.landing.errors import LandingError, PermanentSourceError, TransientSourceError
 from orchestration.landing.masters import sync_masters
 from orchestration.landing.models import JAPAN
 from orchestration.landing.rankings import sync_rankings
@@ -24,7 +25,8 @@ from orchestration.landing.slices import Window
 from orchestration.landing.sources import Place
 from orchestration.landing.sync import Part, SyncRequest, covered_windows, sync_items
 from orchestration.landing.throttle import SharedThrottle
-from orchestration.reporting import current_reporter
+from orchestration.progress import ProgressCallback
+from orchestration.reporting import PROCESS_TAG, current_reporter
 from orchestration.settings import DmmSettings, Settings
 from orchestration.warehouse.connection import connector
 
@@ -33,6 +35,8 @@ TAGS = {"domain": "landing"}
 
 LANDING_DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="Asia/Tokyo", end_offset=1)
 """A partition is what the landing of one day in Japan has to read; the day in progress is the newest."""
+
+RETRIES, RETRY_AFTER_SECONDS = 3, 300
 
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(days=3))
 WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=9), fail_window=timedelta(days=30))
@@ -49,9 +53,31 @@ class CatalogueConfig(dg.Config):
     """Believe the source when more items are gone at once than an outage would let believe."""
 
 
+@dataclass(frozen=True)
+class _Pull:
+    """What every pull from DMM needs."""
+
+    client: DmmClient
+    connect_loader: Connector
+    dmm: DmmSettings
+    on_progress: ProgressCallback
+
+    @property
+    def places(self) -> list[Place]:
+        return [Place(*place) for place in self.dmm.places]
+
+    @property
+    def source(self) -> DmmSource:
+        return DmmSource(self.client, self.places[0].site)
+
+
 @contextmanager
-def _dmm(settings: Settings, run_id: str) -> Iterator[tuple[DmmClient, Connector, DmmSettings]]:
-    """Open a client that spends the run's budget at the pace all processes share; permanent errors end all retries."""
+def _dmm(context: dg.AssetExecutionContext, settings: Settings, run_id: str, label: str) -> Iterator[_Pull]:
+    """Open a client that spends the run's budget at the pace all processes share, and say what an error deserves.
+
+    A permanent error fails the run for good. A transient one that outlasted the client's attempts is tried again some
+    minutes later, unless a person waits at a terminal: the line that says why is worth more to him at once.
+    """
     dmm = settings.dmm()
     size = marker.marked_size(settings.home)
     if size is not None and not marker.is_emulated(dmm.base_url):
@@ -65,10 +91,17 @@ def _dmm(settings: Settings, run_id: str) -> Iterator[tuple[DmmClient, Connector
         connect_loader, source="dmm", run_id=run_id, requests_per_second=dmm.requests_per_second or None
     )
     try:
-        with DmmClient(DmmCredentials(dmm.api_id, dmm.affiliate_id), dmm.base_url, throttle=throttle) as client:
-            yield client, connect_loader, dmm
+        with (
+            DmmClient(DmmCredentials(dmm.api_id, dmm.affiliate_id), dmm.base_url, throttle=throttle) as client,
+            current_reporter().task(label) as on_progress,
+        ):
+            yield _Pull(client, connect_loader, dmm, on_progress)
     except (PermanentSourceError, LandingError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    except TransientSourceError as error:
+        if PROCESS_TAG in context.run.tags:
+            raise
+        raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_AFTER_SECONDS) from error
     finally:
         throttle.close()
 
@@ -76,10 +109,6 @@ def _dmm(settings: Settings, run_id: str) -> Iterator[tuple[DmmClient, Connector
 def _unfinished(settings: Settings, kind: Kind, purpose: str) -> str | None:
     with connector(settings.database(), "loader")() as connection:
         return unfinished_run(connection, "dmm", kind, purpose)
-
-
-def _places(dmm: DmmSettings) -> list[Place]:
-    return [Place(*place) for place in dmm.places]
 
 
 def _counts(quarantined_by_reason: Counter[str], **numbers: Any) -> dict[str, Any]:
@@ -144,15 +173,15 @@ def raw_dmm_items(
         purpose = f"released {window}"
     resumed = _unfinished(settings, "items", purpose)
     run_id = resumed or new_run_id("sync")
-    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("catalogue") as on_progress:
+    with _dmm(context, settings, run_id, "catalogue") as pull:
         request = SyncRequest(
             run_id=run_id,
             purpose=purpose,
-            parts=_parts(connect_loader, _places(dmm), _days(days.start, days.end), window),
-            request_budget=dmm.request_budget,
+            parts=_parts(pull.connect_loader, pull.places, _days(days.start, days.end), window),
+            request_budget=pull.dmm.request_budget,
             allow_withdrawals=config.allow_withdrawals,
         )
-        result = sync_items(connect_loader, DmmSource(client, dmm.places[0][0]), request, on_progress)
+        result = sync_items(pull.connect_loader, pull.source, request, pull.on_progress)
     return dg.MaterializeResult(
         metadata=_counts(
             result.quarantined_by_reason,
@@ -179,17 +208,17 @@ def raw_dmm_items(
     tags=TAGS,
     freshness_policy=WEEKLY,
 )
-def raw_dmm_masters(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+def raw_dmm_masters(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """The source's own lists: floors, and their genres, makers, series, authors, and performers (id, name, reading)."""
     run_id = new_run_id("masters")
-    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("masters") as on_progress:
+    with _dmm(context, settings, run_id, "masters") as pull:
         result = sync_masters(
-            connect_loader,
-            client,
+            pull.connect_loader,
+            pull.client,
             run_id=run_id,
-            places=_places(dmm),
-            request_budget=dmm.request_budget,
-            on_progress=on_progress,
+            places=pull.places,
+            request_budget=pull.dmm.request_budget,
+            on_progress=pull.on_progress,
         )
     return dg.MaterializeResult(
         metadata=_counts(
@@ -213,20 +242,20 @@ def raw_dmm_masters(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResul
     tags=TAGS,
     freshness_policy=DAILY,
 )
-def raw_dmm_rankings(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+def raw_dmm_rankings(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """The order of each floor by rank today, written once per day and never overwritten; a missed day cannot be had.
 
     The items of its pages land as snapshots as well: what matters most is read every day.
     """
     run_id = new_run_id("rankings")
-    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("rankings") as on_progress:
+    with _dmm(context, settings, run_id, "rankings") as pull:
         result = sync_rankings(
-            connect_loader,
-            client,
+            pull.connect_loader,
+            pull.client,
             run_id=run_id,
-            places=_places(dmm),
-            request_budget=dmm.request_budget,
-            on_progress=on_progress,
+            places=pull.places,
+            request_budget=pull.dmm.request_budget,
+            on_progress=pull.on_progress,
         )
     return dg.MaterializeResult(
         metadata=_counts(
@@ -249,17 +278,20 @@ def raw_dmm_rankings(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResu
     owners=OWNERS,
     tags=TAGS,
 )
-def raw_dmm_lookups(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+def raw_dmm_lookups(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Items asked for by id: those that users decided on or were shown and that no landing has brought yet.
 
     Reads `monitoring.orphan_content_ids` of the last dbt build. That table in turn reads what was asked for, so it is
     no dependency here: the graph would be a circle.
     """
     run_id = new_run_id("backfill")
-    with _dmm(settings, run_id) as (client, connect_loader, dmm), current_reporter().task("orphans") as on_progress:
-        source = DmmSource(client, dmm.places[0][0])
+    with _dmm(context, settings, run_id, "orphans") as pull:
         result = backfill_orphans(
-            connect_loader, source, run_id=run_id, request_budget=dmm.request_budget, on_progress=on_progress
+            pull.connect_loader,
+            pull.source,
+            run_id=run_id,
+            request_budget=pull.dmm.request_budget,
+            on_progress=pull.on_progress,
         )
     return dg.MaterializeResult(
         metadata=_counts(

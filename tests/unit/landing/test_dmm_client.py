@@ -115,6 +115,22 @@ def test_a_fault_inside_the_rows_is_left_to_landing(world: World, name: str) -> 
         assert client.retries == 0
 
 
+def test_a_body_that_only_drips_is_given_up_although_every_piece_is_in_time(world: World) -> None:
+    emulated = EmulatedApi(world, faults=[Fault("slow_body", requests=frozenset({1}))], drip_seconds=0.05)
+    with emulated as api, client_of(api, timeout=5, longest_answer=0.1) as client:
+        assert client.page(**PLACE).result_count == 100
+        assert client.retries == 1
+
+
+def test_a_clock_that_differs_for_good_is_named(world: World) -> None:
+    with (
+        EmulatedApi(world, faults=[Fault("clock_skew")]) as api,
+        client_of(api) as client,
+        pytest.raises(TransientSourceError, match=r"our clock is 21[56]\d\d s behind the API's"),
+    ):
+        client.page(**PLACE)
+
+
 def test_every_fault_has_a_test() -> None:
     assert {*TRANSIENT, *FOR_LATER, "http_401", "http_403"} == set(FAULTS)
 
