@@ -14,15 +14,10 @@ items as (
 
 ),
 
-newest as (
+named as (
 
-    select distinct on (entities.entity_id)
-        entities.entity_id,
-        entities.entity_name,
-        entities.entity_ruby
-    from entities
-    inner join items on entities.item_id = items.item_id
-    order by entities.entity_id asc, entities.named_at desc, {{ byte_ordered('entities.item_id') }} asc
+    select * from {{ ref('int_entities_named') }}
+    where kind = 'actress'
 
 ),
 
@@ -38,9 +33,9 @@ counted as (
 )
 
 select
-    newest.entity_id as performer_id,
-    newest.entity_name as performer_name,
-    newest.entity_ruby as performer_ruby,
+    counted.entity_id as performer_id,
+    named.entity_name as performer_name,
+    named.entity_ruby as performer_ruby,
     counted.item_count
-from newest
-inner join counted on newest.entity_id = counted.entity_id
+from counted
+left join named on counted.entity_id = named.entity_id

@@ -20,18 +20,33 @@ tag_groups as (
 
 ),
 
-tags as (
+named as (
+
+    select * from {{ ref('int_entities_named') }}
+    where kind = 'genre'
+
+),
+
+counted as (
 
     select
-        entities.entity_id as tag_id,
-        count(*) as item_count,
-        -- Names change now and then: the most recently landed one counts.
-        (
-            array_agg(entities.entity_name order by entities.named_at desc, {{ byte_ordered('entities.item_id') }} asc)
-        )[1] as tag_name
+        entities.entity_id,
+        count(*) as item_count
     from entities
     inner join items on entities.item_id = items.item_id
     group by entities.entity_id
+
+),
+
+tags as (
+
+    select
+        counted.entity_id as tag_id,
+        named.entity_name as tag_name,
+        named.entity_ruby as tag_ruby,
+        counted.item_count
+    from counted
+    left join named on counted.entity_id = named.entity_id
 
 ),
 
@@ -49,6 +64,7 @@ grouped as (
 select
     tags.tag_id,
     tags.tag_name,
+    tags.tag_ruby,
     grouped.tag_group,
     tags.item_count
 from tags
