@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.landing.errors import CredentialsError, LandingError, TransientSourceError
@@ -162,6 +162,7 @@ def test_of_a_performer_only_identity_is_kept() -> None:
     }
 
 
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
