@@ -18,7 +18,6 @@ the order in which the first filled one counts, is `TABLES` below. What its valu
 - A profile is age-verified only when it says so; a missing column says nothing.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -28,6 +27,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestration.landing.errors import LandingError
+from orchestration.landing.item_form import clock, stable_id
 from orchestration.landing.models import JAPAN
 
 Row = Mapping[str, Any]
@@ -225,16 +225,6 @@ def filled(row: Row, names: Iterable[str]) -> Any:
     return None
 
 
-def stable_id(kind: str, key: object) -> int:
-    """Return a positive whole number of 53 bits, the same on every machine and in every run.
-
-    More bits would not survive readers that keep numbers as floating point. Two of a million keys meet by chance in
-    one of 18,000 databases.
-    """
-    digest = hashlib.sha256(f"{kind}:{key}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) or 1
-
-
 def japan_time(value: object) -> str | None:
     """Write a release moment as the source does; what is no moment stays as it is, for landing to refuse."""
     text = _text(value)
@@ -271,9 +261,8 @@ def prices(price: object, list_price: object) -> dict[str, str] | None:
 
 def volume(seconds: object, minutes: object) -> str | None:
     """Write a running time as the source does: `H:MM:SS` from seconds, or whole minutes; 0 and less say nothing."""
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 1:
-        whole = round(seconds)
-        return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    if (exact := clock(seconds)) is not None:
+        return exact
     if isinstance(minutes, int | float) and not isinstance(minutes, bool):
         return str(round(minutes)) if minutes >= 1 else None
     text = _text(minutes)

@@ -1,14 +1,11 @@
 """What the earlier rows mean: nothing is invented, nothing missing becomes a value, ids never change."""
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from orchestration.landing.errors import LandingError
+from orchestration.landing.item_form import stable_id
 from orchestration.landing.legacy_form import (
     TABLES,
     decision_of,
@@ -18,7 +15,6 @@ from orchestration.landing.legacy_form import (
     match_columns,
     prices,
     samples,
-    stable_id,
     user_of,
     utc_time,
     volume,
@@ -191,17 +187,3 @@ def test_old_words_for_decisions(word: str, decision: str) -> None:
     row = {"user_id": UUID, "decision_type": word, "created_at": "2026-01-01T00:00:00", "cid": "abc1"}
     made = decision_of(row, COLUMNS["user_video_decisions"], COLUMNS["videos"]["content_id"])
     assert made == (UUID, "abc1", decision, "2026-01-01T00:00:00+00:00")
-
-
-@given(st.sampled_from(["genre", "maker"]), st.uuids() | st.integers())
-def test_ids_are_positive_whole_numbers_that_survive_floating_point(kind: str, key: object) -> None:
-    number = stable_id(kind, key)
-    assert 0 < number < 2**53
-    assert int(float(number)) == number == stable_id(kind, key)
-
-
-def test_an_id_is_the_same_in_another_process_and_differs_by_kind() -> None:
-    code = f"from orchestration.landing.legacy_form import stable_id; print(stable_id('genre', {UUID!r}))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(other.stdout) == stable_id("genre", UUID) == 8341865197182929
-    assert stable_id("maker", UUID) != stable_id("genre", UUID)
