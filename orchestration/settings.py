@@ -7,10 +7,11 @@ or writing anything.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from dotenv import dotenv_values
 
@@ -21,6 +22,7 @@ EMULATED_API_ID = "emulated-api-id"
 EMULATED_AFFILIATE_ID = "emulated-990"
 DMM_BASE_URL = "https://api.dmm.com/affiliate/v3"
 DMM_PLACES = "FANZA/digital/videoa, FANZA/digital/videoc"
+FEED_NAMES = ("FEED_BASE_URL", "FEED_API_KEY", "FEED_CATEGORIES")
 
 
 class SettingsError(RuntimeError):
@@ -69,6 +71,17 @@ class DmmSettings:
     request_budget: int
     places: tuple[tuple[str, str, str], ...]
     """Floors to pull: site, service and floor code of each."""
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """The JSON feed: where it is, our key there, what to pull, and how gently to call it."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+    categories: tuple[str, ...]
+    requests_per_second: float
+    request_budget: int
 
 
 @dataclass(frozen=True)
@@ -176,6 +189,24 @@ class Settings:
             places=_places(env.get("DMM_PLACES") or DMM_PLACES),
         )
 
+    def feed(self) -> FeedSettings:
+        """Return the settings of the JSON feed.
+
+        Raises:
+            SettingsError: Something is missing or unusable.
+        """
+        env = self.environment
+        missing = [name for name in FEED_NAMES if not env.get(name)]
+        if missing:
+            raise SettingsError(f"{' and '.join(missing)} not set: feed_sync needs them in .env")
+        return FeedSettings(
+            base_url=_feed_url(env["FEED_BASE_URL"]),
+            api_key=env["FEED_API_KEY"],
+            categories=_categories(env["FEED_CATEGORIES"]),
+            requests_per_second=_number(env, "FEED_REQUESTS_PER_SECOND", 1.0),
+            request_budget=int(_number(env, "FEED_REQUEST_BUDGET", 20_000)),
+        )
+
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read settings from the process environment over the home's `.env` over the repository's `.env`.
@@ -234,6 +265,26 @@ def _places(text: str) -> tuple[tuple[str, str, str], ...]:
     if len({place[1:] for place in places}) < len(places):
         raise SettingsError("DMM_PLACES names a floor twice: items are kept by service and floor, whatever their site")
     return tuple((site, service, floor) for site, service, floor in places)
+
+
+def _feed_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    except ValueError:
+        is_plain = False
+    if not is_plain or "@" in text:  # not repeated in the message: it may hold a password
+        raise SettingsError("FEED_BASE_URL must be an address like https://shop.example/feed, without login or query")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise SettingsError("FEED_BASE_URL must start with https://, or FEED_API_KEY would travel in the clear")
+    return text
+
+
+def _categories(text: str) -> tuple[str, ...]:
+    categories = [part.strip() for part in text.split(",") if part.strip()]
+    if not categories or not all(re.fullmatch(r"[a-z0-9_-]{1,64}", one) for one in categories):
+        raise SettingsError(f"FEED_CATEGORIES must list slugs, such as 'music, outdoor', not {text!r}")
+    return tuple(dict.fromkeys(categories))
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -19,7 +19,7 @@ from orchestration.warehouse.connection import connect
 from orchestration.warehouse.migrate import create_databases, migrate
 
 # A shell that was pointed at a real warehouse must never reach it from a test.
-for name in [n for n in os.environ if n.startswith(("PG", "DMM_", "MATCHING_", "DBT_", "DAGSTER_"))]:
+for name in [n for n in os.environ if n.startswith(("PG", "DMM_", "FEED_", "MATCHING_", "DBT_", "DAGSTER_"))]:
     del os.environ[name]
 
 

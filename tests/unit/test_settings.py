@@ -35,6 +35,39 @@ def test_missing_and_malformed_settings_are_named(tmp_path: Path) -> None:
         load_settings(ids).dmm()
 
 
+FEED = {"FEED_BASE_URL": "https://shop.example/feed", "FEED_API_KEY": "sentinel4", "FEED_CATEGORIES": "music, outdoor"}
+
+
+def test_the_feed_is_optional_and_needs_three_settings(tmp_path: Path) -> None:
+    base = {"MATCHING_HOME": str(tmp_path)}
+    with pytest.raises(SettingsError, match="FEED_BASE_URL and FEED_API_KEY and FEED_CATEGORIES not set"):
+        load_settings(base).feed()
+    feed = load_settings(base | FEED).feed()
+    assert (feed.categories, feed.requests_per_second) == (("music", "outdoor"), 1.0)
+    assert "sentinel" not in repr(feed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FEED_BASE_URL", "shop.example/feed", "must be an address like"),
+        ("FEED_BASE_URL", "https://[shop", "must be an address like"),
+        ("FEED_BASE_URL", "https://me:sentinel@shop.example/feed", "without login or query"),
+        ("FEED_BASE_URL", "https://shop.example/feed?key=sentinel", "without login or query"),
+        ("FEED_BASE_URL", "http://shop.example/feed", "must start with https"),
+        ("FEED_CATEGORIES", "Music", "must list slugs"),
+        ("FEED_CATEGORIES", ",", "must list slugs"),
+        ("FEED_REQUESTS_PER_SECOND", "fast", "must be a number"),
+    ],
+)
+def test_an_unusable_setting_of_the_feed_is_named_without_what_may_be_secret(
+    tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"{name} .*{message}|{name} {message}") as caught:
+        load_settings({"MATCHING_HOME": str(tmp_path)} | FEED | {name: value}).feed()
+    assert "sentinel" not in str(caught.value)
+
+
 def test_no_secret_shows_in_a_repr_and_the_url_is_quoted(tmp_path: Path) -> None:
     values = {"MATCHING_HOME": str(tmp_path), "PGHOST": "h", "PGPASSWORD": "sentinel@1", "DMM_API_ID": "sentinel2"}
     values["DMM_AFFILIATE_ID"] = "sentinel3-990"
