@@ -297,7 +297,11 @@ def _strings(name: str, array: pa.Array) -> tuple[pa.Array, Mask]:
         array = pc.cast(array, pa.string())
     elif not pa.types.is_string(kind):
         raise LandingError(f"column {name} holds {kind}, which cannot be meant")
-    trimmed = pc.utf8_trim_whitespace(array)
+    try:
+        trimmed = pc.utf8_trim_whitespace(array)
+    except pa.ArrowInvalid:  # a Parquet file may call bytes text
+        array, unreadable = _decode(pc.cast(array, pa.binary()))
+        trimmed = pc.utf8_trim_whitespace(array)
     return pc.if_else(pc.equal(trimmed, ""), None, trimmed), unreadable
 
 

@@ -252,6 +252,8 @@ def _checked(kind: Kind, source: Source) -> Iterator[_Chunk]:
             checked = check_batch(kind.columns, batch.columns, batch.rows)
         except LandingError as error:
             raise LandingError(f"{source.name}: {error}") from None
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise LandingError(f"{source.name}: holds values that cannot be read ({error})") from None
         bad += batch.bad + [_bad_row(kind, batch, row, reason) for row, reason in checked.bad]
         good.append(checked.table)
         rows += checked.table.num_rows
@@ -284,6 +286,8 @@ def _shown(scalar: pa.Scalar) -> Any:
     """Return a value as JSON can hold it and a replay can read it."""
     try:
         value = scalar.as_py()
+    except UnicodeDecodeError:
+        return "\ufffd"
     except (ValueError, OverflowError):  # a moment that Python cannot hold
         return str(scalar.value)
     if isinstance(value, bytes):

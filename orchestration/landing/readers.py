@@ -3,13 +3,16 @@
 Belongs here: formats, compression, byte-order marks, broken lines. Does not belong here: what a column means.
 """
 
+import codecs
 import contextlib
 import csv
 import gzip
 import io
 import json
+import re
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +38,7 @@ _LINES = 50_000
 _PARQUET_ROWS = 131_072
 _BUFFER_BYTES = 1 << 20  # per column: a file may be one row group of ten million rows
 _BOM = b"\xef\xbb\xbf"
+_BROKEN = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -74,23 +78,17 @@ class Source:
         self.total: int | None = None
         if format is not None and format not in FORMATS:
             raise LandingError(f"{self.name}: unknown format {format!r}, use {', '.join(FORMATS)}")
+        self.format = format or ""
         try:
             self._stream = self._open(path)
             self.format = format or self._sniff(path)
             self._prepare()
-        except OSError as error:
+        except _BROKEN as error:
             self.close()
-            reason = error.strerror or "not a readable gzip file"
-            raise LandingError(f"{self.name}: cannot be read ({reason})") from None
-        except EOFError:
-            self.close()
-            raise LandingError(f"{self.name}: the gzip file is cut off") from None
+            raise self._refusal(error) from None
         except LandingError:
             self.close()
             raise
-        except pa.ArrowException as error:
-            self.close()
-            raise LandingError(f"{self.name}: not readable as {self.format} ({_line(error)})") from None
 
     def close(self) -> None:
         """Close the file."""
@@ -107,8 +105,8 @@ class Source:
                 text = line.strip()
                 if text:
                     yield text
-        except (OSError, EOFError):
-            raise LandingError(f"{self.name}: the gzip file is cut off") from None
+        except _BROKEN as error:
+            raise self._refusal(error) from None
 
     def batches(self, wanted: Iterable[str]) -> Iterator[Batch]:
         """Yield the rows, column by column.
@@ -127,10 +125,17 @@ class Source:
                 yield from self._parquet(names)
             else:
                 yield from self._jsonl(names)
-        except pa.ArrowException as error:
-            raise LandingError(f"{self.name}: not readable as {self.format} ({_line(error)})") from None
-        except (OSError, EOFError):
-            raise LandingError(f"{self.name}: the file is cut off") from None
+        except _BROKEN as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> LandingError:
+        if isinstance(error, OSError) and error.strerror:
+            return LandingError(f"{self.name}: cannot be read ({error.strerror})")
+        if isinstance(error, EOFError):
+            return LandingError(f"{self.name}: the gzip file is cut off")
+        if isinstance(error, gzip.BadGzipFile | zlib.error):
+            return LandingError(f"{self.name}: cannot be read (not a readable gzip file)")
+        return LandingError(f"{self.name}: not readable as {self.format} ({_line(error)})")
 
     def _open(self, path: Path) -> Any:
         if path == STDIN:
@@ -171,8 +176,10 @@ class Source:
                 stream = spool
             self._table = pa.parquet.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
             self._closing.callback(self._table.close)
-            self._original = {name.strip().lower(): name for name in self._table.schema_arrow.names}
-            self.columns, self.total = list(self._original), self._table.metadata.num_rows
+            names = self._table.schema_arrow.names
+            self._original = {name.strip().lower(): name for name in names}
+            self.columns = self._once([name.strip().lower() for name in names])
+            self.total = self._table.metadata.num_rows
             return
         if self._stream.peek(3)[:3] == _BOM:
             self._stream.read(3)
@@ -189,7 +196,9 @@ class Source:
             names = next(csv.reader([line.decode("utf-8").strip()]))
         except (UnicodeDecodeError, csv.Error):
             raise LandingError(f"{self.name}: the header line is not UTF-8 text") from None
-        columns = [name.strip().lower() for name in names]
+        return self._once([name.strip().lower() for name in names])
+
+    def _once(self, columns: list[str]) -> list[str]:
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
             raise LandingError(f"{self.name}: column {twice[0]!r} occurs twice")
@@ -206,7 +215,7 @@ class Source:
 
         try:
             reader = pa.csv.open_csv(
-                self._stream,
+                _Utf8(self._stream),
                 read_options=pa.csv.ReadOptions(column_names=header, block_size=_BLOCK_BYTES, use_threads=False),
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep),
                 convert_options=pa.csv.ConvertOptions(
@@ -245,6 +254,35 @@ class Source:
                 rows, bad = [], []
         if rows or bad:
             yield Batch(len(rows), field_arrays(rows, wanted), bad)
+
+
+class _Utf8(io.RawIOBase):
+    """A stream whose bytes that are no UTF-8 become a control character, which no column takes.
+
+    Arrow's handler of broken rows cannot show such bytes: one row would make the whole file unreadable.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._ready:
+            block = self._stream.read(_BLOCK_BYTES)
+            text = self._decoder.decode(block, final=not block)
+            try:
+                self._ready = text.encode()
+            except UnicodeEncodeError:
+                self._ready = re.sub("[\udc80-\udcff]", "\x1a", text).encode()
+            if not block:
+                break
+        size = len(self._ready) if size < 0 else size
+        block, self._ready = self._ready[:size], self._ready[size:]
+        return block
 
 
 def row_fields(line: bytes, wanted: Iterable[str]) -> list[bytes | None] | BadRow:
