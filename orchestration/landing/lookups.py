@@ -11,14 +11,7 @@ from typing import Any
 import psycopg
 
 from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.snapshots import (
-    Snapshot,
-    land_staged_items,
-    open_item_staging,
-    prepare_item,
-    sight_staged_items,
-    stage_items,
-)
+from orchestration.landing.snapshots import Snapshot, land_offered_items, prepare_item
 from orchestration.landing.sources import CatalogueSource
 
 
@@ -54,11 +47,8 @@ def land_by_id(connection: psycopg.Connection[Any], source: CatalogueSource, con
     prepared = [prepare_item(value, source.secrets) for value in values]
     good = [row for row in prepared if isinstance(row, Snapshot)]
     bad = [row for row in prepared if isinstance(row, BadRow)]
-    open_item_staging(connection)
     with connection.transaction():
-        stage_items(connection, good)
-        added = land_staged_items(connection, source=source.name, fetched_at=asked_at, run_id=run_id)
-        sight_staged_items(connection, source=source.name, seen_at=asked_at, run_id=run_id)
+        added = land_offered_items(connection, good, source=source.name, fetched_at=asked_at, run_id=run_id)
         quarantine(connection, "raw_dmm", kind="item", origin=f"{source.name}:lookup", run_id=run_id, rows=bad)
         connection.execute(
             """

@@ -26,10 +26,8 @@ from orchestration.landing.runs import Run, RunCounts, recorded_run
 from orchestration.landing.slices import OFFSET_CAP
 from orchestration.landing.snapshots import (
     Snapshot,
-    land_staged_items,
-    open_item_staging,
+    land_offered_items,
     prepare_item,
-    stage_items,
 )
 from orchestration.landing.sources import Place
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
@@ -137,7 +135,6 @@ def sync_rankings(
             request_budget=request_budget,
         )
         with recorded_run(connection, run, client.secrets, lock_timeout=lock_timeout) as counts:
-            open_item_staging(connection)
             report = throttled(on_progress)
             for number, place in enumerate(wanted, start=1):
                 if _is_ranked(connection, source, place, day):
@@ -218,8 +215,7 @@ def _land_page(
     good = [row for row in prepared if isinstance(row, Snapshot)]
     bad = [row for row in prepared if isinstance(row, BadRow)]
     with connection.transaction():
-        stage_items(connection, good)
-        added = land_staged_items(connection, source=run.source, fetched_at=fetched_at, run_id=run.run_id)
+        added = land_offered_items(connection, good, source=run.source, fetched_at=fetched_at, run_id=run.run_id)
         # An origin of its own: a slice of another pull counts the rows it has in quarantine by theirs.
         origin = f"{run.source}:{place}:rank"
         quarantine(connection, "raw_dmm", kind="item", origin=origin, run_id=run.run_id, rows=bad)

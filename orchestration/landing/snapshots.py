@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
 from orchestration.landing.models import Rejected, check_item, parse_japan_time
@@ -55,66 +56,18 @@ def prepare_item(value: object, secrets: Iterable[str] = ()) -> Snapshot | BadRo
     return Snapshot(checked.service_code, checked.floor_code, checked.content_id, released_at, text, payload_hash(text))
 
 
-def open_item_staging(connection: psycopg.Connection[Any]) -> None:
-    """Make the session's staging table for `stage_items`; its rows go with each transaction."""
-    connection.execute(
-        """
-        create temporary table if not exists landing_items (
-            position bigint generated always as identity,
-            service text not null,
-            floor text not null,
-            content_id text not null,
-            released_at timestamptz not null,
-            payload text not null,
-            payload_hash text not null
-        ) on commit delete rows
-        """
-    )
-
-
-def stage_items(connection: psycopg.Connection[Any], snapshots: Iterable[Snapshot]) -> None:
-    """Copy snapshots into the staging table, inside the caller's transaction."""
-    statement = (
-        "copy pg_temp.landing_items (service, floor, content_id, released_at, payload, payload_hash)"
-        " from stdin (format binary)"
-    )
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(["text", "text", "text", "timestamptz", "text", "text"])
-        for one in snapshots:
-            copy.write_row((*one.key, one.released_at, one.payload, one.payload_hash))
-
-
-def land_staged_items(
-    connection: psycopg.Connection[Any],
-    *,
-    source: str,
-    fetched_at: datetime,
-    run_id: str,
-    slice_id: int | None = None,
-) -> int:
-    """Add a snapshot for every staged item whose payload differs from what was known at that time.
-
-    Of several staged rows of one item the last one counts. Compared is the newest snapshot fetched no later than
-    `fetched_at`, so a late file fits into history instead of fighting with what came after it.
-
-    Args:
-        connection: Of the role `loader`, in the transaction that staged the rows.
-        source: Name of the source.
-        fetched_at: When the items were true.
-        run_id: Of the load or sync.
-        slice_id: Of the slice, for the API.
-
-    Returns:
-        The number of snapshots added.
+# The one rule by which an item enters: of several offered rows of one item the last one counts, and it is added when it
+# differs from the newest snapshot fetched no later, so a late file fits into history instead of fighting with what
+# came after it.
+_LAND = sql.SQL(
     """
-    cursor = connection.execute(
-        """
-        with offered as (
-            select distinct on (staged.service, staged.floor, staged.content_id) staged.*
-            from pg_temp.landing_items as staged
-            order by staged.service, staged.floor, staged.content_id, staged.position desc
-        )
+    with offered as (
+        select distinct on (staged.service, staged.floor, staged.content_id) staged.*
+        from {staged}
+        order by staged.service, staged.floor, staged.content_id, staged.position desc
+    ),
 
+    added as (
         insert into raw_dmm.items
             (source, service, floor, content_id, payload, payload_hash, fetched_at, slice_id, run_id)
         select
@@ -142,57 +95,132 @@ def land_staged_items(
         ) as newest on true
         where newest.payload_hash is distinct from offered.payload_hash
         order by offered.position
-        """,
-        {"source": source, "fetched_at": fetched_at, "run_id": run_id, "slice_id": slice_id},
+        returning 1
     )
-    return cursor.rowcount
+    {sighted}
 
-
-def sight_staged_items(
-    connection: psycopg.Connection[Any], *, source: str, seen_at: datetime, run_id: str, slice_id: int | None = None
-) -> None:
-    """Note that the source offers every staged item; one that had been withdrawn is on offer again.
-
-    Args:
-        connection: Of the role `loader`, in the transaction that staged the rows.
-        source: Name of the source.
-        seen_at: When it was seen.
-        run_id: Of the pull.
-        slice_id: Of the slice it was seen in; None when it was asked for by id.
+    select count(*) from added
     """
-    connection.execute(
-        """
-        with offered as (
-            select distinct on (staged.service, staged.floor, staged.content_id) staged.*
-            from pg_temp.landing_items as staged
-            order by staged.service, staged.floor, staged.content_id, staged.position desc
-        ),
+)
+_STAGED = sql.SQL("pg_temp.landing_items as staged")
+_SENT = sql.SQL(
+    """
+    json_to_recordset(%(rows)s::json) as staged (
+        position integer, service text, floor text, content_id text, released_at timestamptz, payload_hash text,
+        payload jsonb
+    )
+    """
+)
+_SIGHTED = sql.SQL(
+    """,
 
-        returned as (
-            insert into raw_dmm.availability
-                (source, service, floor, content_id, is_available, observed_at, run_id)
-            select sighting.source, sighting.service, sighting.floor, sighting.content_id, true, %(seen_at)s, %(run_id)s
-            from raw_dmm.item_sightings as sighting
-            inner join offered using (service, floor, content_id)
-            where sighting.source = %(source)s and sighting.withdrawn_at is not null
-        )
+    returned as (
+        insert into raw_dmm.availability (source, service, floor, content_id, is_available, observed_at, run_id)
+        select
+            sighting.source, sighting.service, sighting.floor, sighting.content_id, true, %(fetched_at)s, %(run_id)s
+        from raw_dmm.item_sightings as sighting
+        inner join offered using (service, floor, content_id)
+        where sighting.source = %(source)s and sighting.withdrawn_at is not null
+    ),
 
+    sighted as (
         insert into raw_dmm.item_sightings as known
             (source, service, floor, content_id, released_at, first_seen_at, last_seen_at, slice_id, run_id)
         select
             %(source)s, offered.service, offered.floor, offered.content_id, offered.released_at,
-            %(seen_at)s, %(seen_at)s, %(slice_id)s, %(run_id)s
+            %(fetched_at)s, %(fetched_at)s, %(slice_id)s, %(run_id)s
         from offered
         on conflict (source, service, floor, content_id) do update
         set
             released_at = excluded.released_at,
-            last_seen_at = excluded.last_seen_at,
-            slice_id = excluded.slice_id,
+            last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
+            -- Whoever meets it by id or by rank takes nothing from the proof of a slice.
+            slice_id = coalesce(excluded.slice_id, known.slice_id),
             run_id = excluded.run_id,
             withdrawn_at = null
-        """,
-        {"source": source, "seen_at": seen_at, "run_id": run_id, "slice_id": slice_id},
     )
+    """
+)
+
+
+def land_offered_items(
+    connection: psycopg.Connection[Any],
+    snapshots: Iterable[Snapshot],
+    *,
+    source: str,
+    fetched_at: datetime,
+    run_id: str,
+    slice_id: int | None = None,
+) -> int:
+    """Land some items that a source has just offered, and note that it does; withdrawn ones are on offer again.
+
+    One statement and one parameter: the payloads are JSON already, so a page is sent as it is and parsed once.
+
+    Args:
+        connection: Of the role `loader`.
+        snapshots: The items, a page or a few.
+        source: Name of the source.
+        fetched_at: When they were offered.
+        run_id: Of the pull.
+        slice_id: Of the slice they were offered in; None when they were asked for by id or by rank.
+
+    Returns:
+        The number of snapshots added.
+    """
+    rows = ",".join(
+        f'{{"position":{position},"service":"{one.service}","floor":"{one.floor}","content_id":"{one.content_id}",'
+        f'"released_at":"{one.released_at.isoformat()}","payload_hash":"{one.payload_hash}","payload":{one.payload}}}'
+        for position, one in enumerate(snapshots)  # keys match [a-z0-9_-], nothing in them needs an escape
+    )
+    about = {"source": source, "fetched_at": fetched_at, "run_id": run_id, "slice_id": slice_id}
+    cursor = connection.execute(_LAND.format(staged=_SENT, sighted=_SIGHTED), {**about, "rows": f"[{rows}]"})
+    return int((cursor.fetchone() or (0,))[0])
+
+
+def open_item_staging(connection: psycopg.Connection[Any]) -> None:
+    """Make the session's staging table for `stage_items`; its rows go with each transaction."""
+    connection.execute(
+        """
+        create temporary table if not exists landing_items (
+            position bigint generated always as identity,
+            service text not null,
+            floor text not null,
+            content_id text not null,
+            payload text not null,
+            payload_hash text not null
+        ) on commit delete rows
+        """
+    )
+
+
+def stage_items(connection: psycopg.Connection[Any], snapshots: Iterable[Snapshot]) -> None:
+    """Copy items of a file into the staging table, inside the caller's transaction."""
+    statement = (
+        "copy pg_temp.landing_items (service, floor, content_id, payload, payload_hash) from stdin (format binary)"
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(["text"] * 5)
+        for one in snapshots:
+            copy.write_row((*one.key, one.payload, one.payload_hash))
+
+
+def land_staged_items(connection: psycopg.Connection[Any], *, source: str, fetched_at: datetime, run_id: str) -> int:
+    """Add a snapshot for every staged item whose payload differs from what was known at that time.
+
+    A file is no offer: it says what was true once, not that the source has the item today.
+
+    Args:
+        connection: Of the role `loader`, in the transaction that staged the rows.
+        source: Name of the source.
+        fetched_at: When the items were true.
+        run_id: Of the load.
+
+    Returns:
+        The number of snapshots added.
+    """
+    about = {"source": source, "fetched_at": fetched_at, "run_id": run_id, "slice_id": None}
+    row = connection.execute(_LAND.format(staged=_STAGED, sighted=sql.SQL("")), about).fetchone()
+    return int((row or (0,))[0])
 
 
 def withdraw_item(

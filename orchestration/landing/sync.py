@@ -31,11 +31,8 @@ from orchestration.landing.runs import Connector, Run, RunCounts, recorded_run
 from orchestration.landing.slices import SLICE_CEILING, PlannedSlice, Window, plan_slices
 from orchestration.landing.snapshots import (
     Snapshot,
-    land_staged_items,
-    open_item_staging,
+    land_offered_items,
     prepare_item,
-    sight_staged_items,
-    stage_items,
     withdraw_item,
 )
 from orchestration.landing.sources import CatalogueSource, Place
@@ -179,10 +176,11 @@ def sync_items(
     before = source.requests, source.retries
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
+        # A server that crashes forgets the last pages and their progress together; a resumed run reads them again.
+        connection.execute("set synchronous_commit = off")
         sync = _Sync(connection, source, request)
         with recorded_run(connection, run, source.secrets, lock_timeout=lock_timeout) as counts:
             try:
-                open_item_staging(connection)
                 for part in request.parts:
                     _plan_part(sync, part)
                 _read_slices(sync, on_progress)
@@ -470,10 +468,14 @@ def _land_page(
     good = [row for row in rows if isinstance(row, Snapshot)]
     bad = [row for row in rows if isinstance(row, BadRow)]
     with connection.transaction():
-        stage_items(connection, good)
-        about: dict[str, Any] = {"source": source.name, "run_id": request.run_id, "slice_id": one.slice_id}
-        added = land_staged_items(connection, fetched_at=fetched_at, **about)
-        sight_staged_items(connection, seen_at=fetched_at, **about)
+        added = land_offered_items(
+            connection,
+            good,
+            source=source.name,
+            fetched_at=fetched_at,
+            run_id=request.run_id,
+            slice_id=one.slice_id,
+        )
         quarantine(
             connection,
             "raw_dmm",
