@@ -49,6 +49,7 @@ SETTINGS = {
     "log_timezone": "'UTC'",
     "log_parameter_max_length": "0",  # parameters may hold users' decisions
     "log_parameter_max_length_on_error": "0",
+    "log_error_verbosity": "terse",  # details and contexts of errors quote keys and rows
     "dynamic_shared_memory_type": "posix",
 }
 THROWAWAY = {
