@@ -221,6 +221,21 @@ def land(database: DatabaseSettings, world: World, *, extras: bool = True) -> No
         )
         copy(
             connection,
+            "copy raw_dmm.masters (source, kind, floor_id, entity_id, payload, payload_hash, fetched_at, run_id)"
+            " from stdin",
+            [
+                ("dmm", "maker", "43", str(maker), json.dumps({"name": name, "ruby": ruby}), f"{n:064d}", at, "test")
+                for n, (maker, name, ruby, at) in enumerate(
+                    [
+                        (71, "メーカー", "めーかー", START - timedelta(days=1)),
+                        (72, "新メーカー", "しんめーかー", START + timedelta(days=99)),
+                        (73, "品のないメーカー", "しな", START + timedelta(days=99)),
+                    ]
+                )
+            ],
+        )
+        copy(
+            connection,
             "copy raw_dmm.lookups (source, content_id, items_found, asked_at, run_id) from stdin",
             [("dmm", "MISSING01", 0, START + timedelta(days=n), "test") for n in (2, 1)],
         )
@@ -442,6 +457,15 @@ def test_rankings_find_the_item_of_their_own_floor(built: DatabaseSettings) -> N
     known = ("item004", "dmm/digital/videoa/item004", None)
     elsewhere, blocked = ("only900", None, "content_id_unknown"), ("item005", None, "item_blocked_by_policy")
     assert found == [(0, 1, *known), (0, 2, *elsewhere), (0, 3, *blocked), (1, 1, *elsewhere), (1, 2, *blocked)]
+
+
+def test_the_sources_own_lists_add_readings_and_newer_names(built: DatabaseSettings) -> None:
+    found = rows(built, "select maker_id, maker_name, maker_ruby from marts.dim_makers order by maker_id")
+    assert found == [(71, "メーカー", "めーかー"), (72, "新メーカー", "しんめーかー")]
+    counted = "select dataset, row_count from monitoring.landing_freshness where dataset in ({}) order by 1"
+    datasets = "'raw_dmm.masters', 'raw_dmm.rankings', 'raw_dmm.item_sightings'"
+    expected = [("raw_dmm.item_sightings", 0), ("raw_dmm.masters", 3), ("raw_dmm.rankings", 5)]
+    assert rows(built, counted.format(datasets)) == expected
 
 
 def test_pulls_and_their_slices_are_told(built: DatabaseSettings) -> None:
