@@ -46,7 +46,7 @@ ROW_FAULTS: dict[str, Change] = {
     "missing_fields": lambda item: [item.pop(name, None) for name in ("tags", "brand", "media", "price", "rating")],
 }
 FAULTS = (*HTTP_FAULTS, "truncated_json", "html_body", "clock_skew", "connection_reset", *PAGE_FAULTS, *ROW_FAULTS)
-"""Every fault that can be switched on by name; those of rows strike the first item of a page."""
+"""Every fault that can be switched on; those of rows strike the middle of a page, which no other page repeats."""
 
 
 def catalogue(count: int = 300, *, day: int = 0, seed: int = 0) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name in PAGE_FAULTS:
                 PAGE_FAULTS[name](answer)
             elif name in ROW_FAULTS and answer["items"]:
-                ROW_FAULTS[name](answer["items"][0])
+                ROW_FAULTS[name](answer["items"][len(answer["items"]) // 2])
         body = json.dumps(answer, ensure_ascii=False).encode()
         if "html_body" in self.faults:
             self._send(200, b"<html><body>Back soon</body></html>", "text/html")
