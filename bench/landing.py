@@ -205,9 +205,8 @@ def run(server: embedded.Server, options: argparse.Namespace) -> None:
         for owner, name, label in (
             (DmmSource, "page", "fetch and decode"),
             (syncing, "prepare_item", "check, mask and hash"),
-            (syncing, "stage_items", "COPY"),
-            (syncing, "land_staged_items", "snapshots"),
-            (syncing, "sight_staged_items", "sightings"),
+            (syncing, "land_offered_items", "write snapshots and sightings"),
+            (syncing, "_held_by_slice", "prove slices"),
         ):
             watch.wrap(owner, name, label)
         with Memory() as memory:

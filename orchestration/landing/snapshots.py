@@ -103,12 +103,13 @@ _LAND = sql.SQL(
     """
 )
 _STAGED = sql.SQL("pg_temp.landing_items as staged")
+# Sent as binary arrays: as text they would take ten times as long, as one JSON array three times.
 _SENT = sql.SQL(
     """
-    json_to_recordset(%(rows)s::json) as staged (
-        position integer, service text, floor text, content_id text, released_at timestamptz, payload_hash text,
-        payload jsonb
-    )
+    unnest(
+        %(services)b::text[], %(floors)b::text[], %(content_ids)b::text[], %(released)b::timestamptz[],
+        %(payloads)b::text[], %(hashes)b::text[]
+    ) with ordinality as staged (service, floor, content_id, released_at, payload, payload_hash, position)
     """
 )
 _SIGHTED = sql.SQL(
@@ -154,8 +155,6 @@ def land_offered_items(
 ) -> int:
     """Land some items that a source has just offered, and note that it does; withdrawn ones are on offer again.
 
-    One statement and one parameter: the payloads are JSON already, so a page is sent as it is and parsed once.
-
     Args:
         connection: Of the role `loader`.
         snapshots: The items, a page or a few.
@@ -167,13 +166,22 @@ def land_offered_items(
     Returns:
         The number of snapshots added.
     """
-    rows = ",".join(
-        f'{{"position":{position},"service":"{one.service}","floor":"{one.floor}","content_id":"{one.content_id}",'
-        f'"released_at":"{one.released_at.isoformat()}","payload_hash":"{one.payload_hash}","payload":{one.payload}}}'
-        for position, one in enumerate(snapshots)  # keys match [a-z0-9_-], nothing in them needs an escape
+    rows = list(snapshots)
+    cursor = connection.execute(
+        _LAND.format(staged=_SENT, sighted=_SIGHTED),
+        {
+            "source": source,
+            "fetched_at": fetched_at,
+            "run_id": run_id,
+            "slice_id": slice_id,
+            "services": [one.service for one in rows],
+            "floors": [one.floor for one in rows],
+            "content_ids": [one.content_id for one in rows],
+            "released": [one.released_at for one in rows],
+            "payloads": [one.payload for one in rows],
+            "hashes": [one.payload_hash for one in rows],
+        },
     )
-    about = {"source": source, "fetched_at": fetched_at, "run_id": run_id, "slice_id": slice_id}
-    cursor = connection.execute(_LAND.format(staged=_SENT, sighted=_SIGHTED), {**about, "rows": f"[{rows}]"})
     return int((cursor.fetchone() or (0,))[0])
 
 

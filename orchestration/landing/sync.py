@@ -13,7 +13,8 @@ that outgrew its plan is superseded by smaller ones, so that no plan can keep a 
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -397,22 +398,48 @@ def _read_pass(sync: _Sync, one: _Slice, report: Callable[[int, int], None], *, 
         )
         seen, offset = set(), 1
     total = offset  # the plan's total may be days old; even an empty slice is asked once
-    while offset <= total:
-        overlap = min(1, offset - 1)
-        page = sync.source.page(one.place, one.window, offset=offset - overlap)
+    overlap = min(1, offset - 1)
+    with contextlib.closing(_pages(sync, one, offset - overlap)) as pages:
+        for page in pages:
+            if any(_row_key(row) not in seen for row in page.rows[:overlap]):
+                break  # rows before this page are gone, so others have moved up past us
+            fresh = page.rows[overlap:]
+            seen.update(map(_row_key, fresh))
+            offset, total, overlap = offset + len(fresh), page.total, 1
+            _land_page(sync, one, fresh, page.fetched_at, len(seen), offset, total)
+            report(min(offset - 1, total), total)
+    return len(seen), total
+
+
+@dataclass(frozen=True)
+class _PreparedPage:
+    rows: list[Snapshot | BadRow]
+    total: int
+    fetched_at: datetime
+
+
+def _pages(sync: _Sync, one: _Slice, position: int) -> Generator[_PreparedPage, None, None]:
+    """Yield the pages of a slice from a position on, each begun with the last row of the one before.
+
+    While a page is written the next one is fetched and prepared: the source, this process and the warehouse work at
+    the same time.
+    """
+
+    def fetch(position: int) -> _PreparedPage:
+        page = sync.source.page(one.place, one.window, offset=position)
         if page.total_count >= sync.source.cap:
             raise _OutgrownError(f"{one} has grown to {sync.source.cap} items or more")
-        prepared = [prepare_item(value, sync.source.secrets) for value in page.items]
-        if any(_row_key(row) not in seen for row in prepared[:overlap]):
-            break  # rows before this page are gone, so others have moved up past us
-        fresh = prepared[overlap:]
-        seen.update(map(_row_key, fresh))
-        offset, total = offset + len(fresh), page.total_count
-        _land_page(sync, one, fresh, len(seen), offset, total)
-        report(min(offset - 1, total), total)
-        if not fresh:
-            break
-    return len(seen), total
+        rows = [prepare_item(value, sync.source.secrets) for value in page.items]
+        return _PreparedPage(rows, page.total_count, datetime.now(UTC))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as ahead:
+        coming: Future[_PreparedPage] | None = ahead.submit(fetch, position)
+        while coming is not None:
+            page = coming.result()
+            last = position + len(page.rows) - 1
+            is_the_end = last >= page.total or last <= position  # one row is the overlap alone: no progress
+            position, coming = last, None if is_the_end else ahead.submit(fetch, last)
+            yield page
 
 
 def _seen_before(sync: _Sync, one: _Slice, since: datetime) -> set[tuple[str, ...]]:
@@ -460,11 +487,16 @@ def _row_key(row: Snapshot | BadRow) -> tuple[str, ...]:
 
 
 def _land_page(
-    sync: _Sync, one: _Slice, rows: list[Snapshot | BadRow], seen_count: int, next_offset: int, total: int
+    sync: _Sync,
+    one: _Slice,
+    rows: list[Snapshot | BadRow],
+    fetched_at: datetime,
+    seen_count: int,
+    next_offset: int,
+    total: int,
 ) -> None:
     """Land the rows of a page and the progress they make in one transaction."""
     connection, request, source = sync.connection, sync.request, sync.source
-    fetched_at = datetime.now(UTC)
     good = [row for row in rows if isinstance(row, Snapshot)]
     bad = [row for row in rows if isinstance(row, BadRow)]
     with connection.transaction():

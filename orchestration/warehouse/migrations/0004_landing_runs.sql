@@ -57,6 +57,9 @@ comment on column raw_dmm.item_sightings.withdrawn_at is
 'Since when the source does not offer it any more, confirmed by asking for its id; null while it does.';
 -- What a resumed slice has seen already. Only new values enter it: a page is read once per slice.
 create index item_sightings_by_slice on raw_dmm.item_sightings (slice_id);
+-- Which of a page's items had been withdrawn, without a look at all the others.
+create index item_sightings_withdrawn
+on raw_dmm.item_sightings (source, service, floor, content_id) where withdrawn_at is not null;
 
 create table raw_dmm.availability (
     availability_id bigint generated always as identity primary key,
