@@ -358,7 +358,7 @@ def run(
         raise typer.BadParameter("--model-run goes with job publish only")
     op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
     released_from, released_until = _pair(released, "--released") or (None, None)
-    op_config["raw_dmm__items"] = {
+    op_config["raw_dmm__items"] = op_config["raw_feed__items"] = {
         "released_from": released_from,
         "released_until": released_until,
         "allow_withdrawals": allow_withdrawals,

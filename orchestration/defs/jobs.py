@@ -48,6 +48,13 @@ def jobs() -> dg.Definitions:
         )
         for name, table, description in PULLS
     }
+    # No schedule: a source that most installations do not have must not fail every night.
+    feed_sync = dg.define_asset_job(
+        "feed_sync",
+        selection=dg.AssetSelection.assets(["raw_feed", "items"]),
+        description="Pull what the day has due of the JSON feed, if one is configured.",
+        executor_def=EXECUTOR,
+    )
     build_features = dg.define_asset_job(
         "build_features",
         selection=FEATURES,
@@ -73,7 +80,7 @@ def jobs() -> dg.Definitions:
         executor_def=EXECUTOR,
     )
     return dg.Definitions(
-        jobs=[*pulls.values(), build_features, train, publish, full],
+        jobs=[*pulls.values(), feed_sync, build_features, train, publish, full],
         schedules=[
             dg.ScheduleDefinition(
                 name="daily_landing",

@@ -51,7 +51,7 @@ def test_every_gate_blocks_and_has_a_warning_beside_it(definitions) -> None:
 
 
 def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -> None:
-    pulls = ("dmm_sync", "dmm_rankings", "dmm_masters", "dmm_backfill")
+    pulls = ("dmm_sync", "dmm_rankings", "dmm_masters", "dmm_backfill", "feed_sync")
     names = (*pulls, "build_features", "train_768_two_tower", "publish", "full")
     jobs = {name: definitions.resolve_job_def(name) for name in names}
     chain = {node.name for node in jobs["full"].nodes}
@@ -110,6 +110,21 @@ def test_missed_days_are_landed_in_one_run(definitions) -> None:
         "2026-01-02",
         "2026-01-03",
     ]
+
+
+def test_each_source_lands_by_itself(definitions) -> None:
+    """They share a table and the days, not an asset: a feed that fails must not make the catalogue look old."""
+    selected = {
+        name: definitions.resolve_job_def(name).asset_layer.selected_asset_keys for name in ("dmm_sync", "feed_sync")
+    }
+    assert selected == {
+        "dmm_sync": {dg.AssetKey(["raw_dmm", "items"])},
+        "feed_sync": {dg.AssetKey(["raw_feed", "items"])},
+    }
+    assert (
+        definitions.resolve_job_def("feed_sync").partitions_def
+        == definitions.resolve_job_def("dmm_sync").partitions_def
+    )
 
 
 def test_what_is_pulled_has_a_freshness_policy_and_landing_is_checked(definitions) -> None:
