@@ -17,6 +17,7 @@ import pytest
 
 from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.emulator.feed import CATEGORIES, EmulatedFeed, catalogue
+from orchestration.landing.emulator.marker import mark
 from orchestration.landing.emulator.server import EmulatedApi
 from orchestration.landing.emulator.world import build_world
 from orchestration.landing.errors import TransientSourceError
@@ -26,7 +27,7 @@ from orchestration.landing.runs import unfinished_run
 from orchestration.landing.slices import Window
 from orchestration.landing.sources import Place
 from orchestration.landing.sync import Part, SyncRequest, SyncResult, sync_items
-from orchestration.settings import DatabaseSettings
+from orchestration.settings import DatabaseSettings, load_settings
 from orchestration.warehouse.connection import connect
 
 pytestmark = pytest.mark.warehouse
@@ -139,6 +140,53 @@ def test_the_key_is_in_no_table_and_no_log(loader: Loader, look: Any, caplog: py
     assert "no. 1" in text
     assert "HTTP Request: GET" in text
     assert KEY not in text
+
+
+def test_the_asset_pulls_what_a_day_has_due_and_fails_in_one_line_without_the_key(
+    warehouse: DatabaseSettings, look: Any, tmp_path: Path
+) -> None:
+    import dagster as dg
+
+    from orchestration.defs.landing.feed import raw_feed_items
+
+    def run(day: str, **changes: str) -> dg.ExecuteInProcessResult:
+        environment = warehouse.environment() | {"MATCHING_HOME": str(tmp_path), "FEED_BASE_URL": feed.base_url}
+        environment |= {"FEED_API_KEY": KEY, "FEED_CATEGORIES": ",".join(CATEGORIES)}
+        environment |= {"FEED_REQUESTS_PER_SECOND": "1000"} | changes
+        with dg.DagsterInstance.ephemeral() as instance:
+            return dg.materialize(
+                [raw_feed_items],
+                partition_key=day,
+                resources={"settings": load_settings(environment)},
+                instance=instance,
+                raise_on_error=False,
+            )
+
+    def reason(result: dg.ExecuteInProcessResult) -> str:
+        [event] = [event for event in result.all_events if event.is_step_failure]
+        return str(event.step_failure_data.error)
+
+    with EmulatedFeed(accepted=KEY) as feed:
+        done = run("2026-06-30")
+        [made] = done.get_asset_materialization_events()
+        counts = made.step_materialization_data.materialization.metadata
+        assert (done.success, counts["offered"].value, counts["added"].value) == (True, 300, 300)
+        before = feed.server.requests
+        [next_day] = run("2026-07-01").get_asset_materialization_events()
+        counts = next_day.step_materialization_data.materialization.metadata
+        assert 0 < counts["offered"].value < 150, "what was read yesterday is not due again"
+        assert feed.server.requests - before == counts["requests"].value
+        refused = reason(run("2026-07-02", FEED_API_KEY="SENTINEL-wrong-key"))
+        assert "items: the API refused the credentials (401)" in refused
+        assert "SENTINEL" not in refused
+        mark(tmp_path, "small")
+        assert "holds the demo's sample world (small)" in reason(
+            run("2026-07-03", FEED_BASE_URL="https://shop.example")
+        )
+    assert look("select distinct source, state from raw_dmm.syncs order by 2") == [
+        ("feed", "complete"),
+        ("feed", "failed"),
+    ]
 
 
 STAGED = """
