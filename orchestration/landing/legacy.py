@@ -30,6 +30,7 @@ from orchestration.landing.files import FileCounts, load_files
 from orchestration.landing.legacy_form import TABLES, decision_of, filled, item_of, match_columns, user_of
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.runs import new_run_id
+from orchestration.landing.sources import PULLED
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.locks import holding
@@ -150,8 +151,9 @@ def import_legacy(
         LandingError: The other database cannot be reached or read, or is of another form (nothing is written then);
             or a file of its rows could not be landed.
     """
-    if not _SOURCE.fullmatch(source) or source == "dmm":
-        raise LandingError(f"{source!r} cannot name the source of an import: use a short lower-case word, not 'dmm'")
+    if not _SOURCE.fullmatch(source) or source in PULLED:
+        taken = " or ".join(sorted(PULLED))
+        raise LandingError(f"{source!r} cannot name the source of an import: use a short lower-case word, not {taken}")
     result = LegacyResult(run_id or new_run_id("import"), {})
     report = throttled(on_progress)
     with contextlib.ExitStack() as opened:

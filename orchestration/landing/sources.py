@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from orchestration.landing.slices import Window
 
+PULLED = frozenset({"dmm", "feed"})
+"""Names of the sources that are pulled: nothing else may land items under them."""
+
 
 @dataclass(frozen=True, order=True)
 class Place:

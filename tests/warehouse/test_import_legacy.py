@@ -321,8 +321,8 @@ def test_the_earlier_database_is_read_in_one_snapshot_that_cannot_write(
     assert adds_up(import_legacy(loader, earlier.dsn))
 
 
-@pytest.mark.parametrize("source", ["dmm", "", "DMM", "a b", "x/y"])
-def test_an_import_never_takes_the_catalogues_name(loader: Loader, source: str) -> None:
+@pytest.mark.parametrize("source", ["dmm", "feed", "", "DMM", "a b", "x/y"])
+def test_an_import_never_takes_the_name_of_a_catalogue(loader: Loader, source: str) -> None:
     with pytest.raises(LandingError, match="cannot name the source of an import"):
         import_legacy(loader, "postgresql://nowhere.invalid/x", source=source)
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestration.landing.client import DmmSource
 from orchestration.landing.emulator.feed import CATEGORIES, FAULTS, EmulatedFeed, FeedServer, catalogue
 from orchestration.landing.errors import CredentialsError, LandingError, PermanentSourceError, TransientSourceError
 from orchestration.landing.item_form import stable_id
@@ -19,7 +20,7 @@ from orchestration.landing.json_feed import JsonFeedSource, item_of
 from orchestration.landing.models import Item, Rejected, check_item, parse_japan_time
 from orchestration.landing.slices import Window
 from orchestration.landing.snapshots import BadRow, Snapshot, prepare_item
-from orchestration.landing.sources import CatalogueSource, Place
+from orchestration.landing.sources import PULLED, CatalogueSource, Place
 
 KEY = "SENTINEL-feed-key-1"
 ALWAYS = range(1, 1_000)
@@ -165,6 +166,10 @@ def test_an_item_is_brought_into_item_list_form() -> None:
         "feed": original,
     }
     assert original == FULL
+
+
+def test_the_name_of_each_source_is_its_own_and_is_kept_from_others() -> None:
+    assert {DmmSource.name, JsonFeedSource.name} == PULLED
 
 
 def test_ids_of_the_feed_meet_nobody_elses() -> None:
