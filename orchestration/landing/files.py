@@ -7,7 +7,7 @@ rules (columns, kinds), how rows enter a table (app_rows, snapshots).
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -231,14 +231,15 @@ def _load_rows(
     progress: Callable[[], None],
 ) -> None:
     table = AppTable(connection, kind)
-    for chunk in _ahead(_checked(kind, source)):
-        quarantine(connection, "raw_app", kind=kind.singular, origin=source.name, run_id=run_id, rows=chunk.bad)
-        counts.refuse(chunk.bad)
-        landed = table.land(chunk.prepared)
-        counts.offered += chunk.rows
-        counts.landed += landed
-        counts.unchanged += chunk.rows - landed
-        progress()
+    with contextlib.closing(_ahead(_checked(kind, source))) as chunks:  # the thread ends before its file is closed
+        for chunk in chunks:
+            quarantine(connection, "raw_app", kind=kind.singular, origin=source.name, run_id=run_id, rows=chunk.bad)
+            counts.refuse(chunk.bad)
+            landed = table.land(chunk.prepared)
+            counts.offered += chunk.rows
+            counts.landed += landed
+            counts.unchanged += chunk.rows - landed
+            progress()
 
 
 def _checked(kind: Kind, source: Source) -> Iterator[_Chunk]:
@@ -264,7 +265,7 @@ def _checked(kind: Kind, source: Source) -> Iterator[_Chunk]:
         yield _Chunk(rows, prepare(kind, pa.concat_tables(good)), bad)
 
 
-def _ahead(values: Iterator[T]) -> Iterator[T]:
+def _ahead(values: Iterator[T]) -> Generator[T, None, None]:
     """Make the next value in a thread while the caller works on the last one."""
     with ThreadPoolExecutor(1, "landing") as thread:
         coming = thread.submit(next, values, None)

@@ -35,7 +35,7 @@ _SUFFIXES = {
 }
 _BLOCK_BYTES = 8 << 20
 _LINES = 50_000
-_PARQUET_ROWS = 131_072
+_PARQUET_ROWS = 65_536
 _BUFFER_BYTES = 1 << 20  # per column: a file may be one row group of ten million rows
 _BOM = b"\xef\xbb\xbf"
 _BROKEN = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError)
@@ -237,7 +237,7 @@ class Source:
 
     def _parquet(self, wanted: list[str]) -> Iterator[Batch]:
         known = {name: self._original[name] for name in self._original if name in wanted}
-        for part in self._table.iter_batches(_PARQUET_ROWS, columns=list(known.values())):
+        for part in self._table.iter_batches(_PARQUET_ROWS, columns=list(known.values()), use_threads=False):
             yield Batch(part.num_rows, {name: part.column(original) for name, original in known.items()})
 
     def _jsonl(self, wanted: list[str]) -> Iterator[Batch]:

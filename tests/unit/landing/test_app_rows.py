@@ -5,7 +5,7 @@ import io
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.landing.app_rows import prepare
@@ -40,12 +40,13 @@ def decisions(found: list[tuple[str, str, str, int, int]]) -> pa.Table:
 
 def written(kind: Kind, table: pa.Table) -> list[dict[str, str]]:
     prepared = prepare(kind, table)
-    text = b"".join(bytes(block) for block in prepared.blocks)
-    read = pa.csv.read_csv(io.BytesIO(text), pa.csv.ReadOptions(column_names=list(prepared.columns)))
+    text = b"".join(bytes(block) for block in prepared.csv())
+    read = pa.csv.read_csv(io.BytesIO(text), pa.csv.ReadOptions(column_names=prepared.table.column_names))
     assert read.num_rows == prepared.rows
     return [{name: str(value) for name, value in row.items()} for row in read.to_pylist()]
 
 
+@settings(deadline=None)
 @given(rows)
 def test_each_key_is_written_once_in_the_order_of_the_index(found: list[tuple[str, str, str, int, int]]) -> None:
     first: dict[tuple[str, str, int, str], str] = {}
@@ -92,6 +93,7 @@ def test_an_id_is_a_positive_64_bit_number_to_the_last_digit(value: str, expecte
     assert (None if is_bad else checked.values[0].as_py()) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**64 - 1))
 def test_numbers_of_parquet_keep_their_value(value: int) -> None:
     kind = pa.int64() if value < 2**63 else pa.uint64()
