@@ -1,5 +1,9 @@
 {% macro json_array(expression) -%}
-    case when jsonb_typeof({{ expression }}) = 'array' then {{ expression }} else '[]'::jsonb end
+    case jsonb_typeof({{ expression }})
+        when 'array' then {{ expression }}
+        when 'object' then jsonb_build_array({{ expression }})
+        else '[]'::jsonb
+    end
 {%- endmacro %}
 
 {% macro json_object(expression) -%}

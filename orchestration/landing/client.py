@@ -1,6 +1,7 @@
-"""Talks to the DMM Affiliate API, version 3, and decides which failures deserve another attempt.
+"""Talks to the DMM Affiliate API, version 3, and decides what its answers mean.
 
-Belongs here: requests, pacing, retries, the envelope. Does not belong here: what an item means, and any database.
+Belongs here: endpoints, parameters, the envelope. Does not belong here: pacing and retries (http), what an item means,
+and any database.
 
 The ids travel as query parameters. They are added below httpx's client, in the transport, so that no URL that httpx
 logs, raises or keeps on a response ever holds them.
@@ -9,26 +10,21 @@ logs, raises or keeps on a response ever holds them.
 import contextlib
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import tenacity
 
 from orchestration.landing.errors import (
     CredentialsError,
-    PermanentSourceError,
     SourceError,
     TransientSourceError,
 )
+from orchestration.landing.http import JsonClient, require_json_type, require_same_clock, status_error
 from orchestration.landing.slices import OFFSET_CAP, Window
 from orchestration.landing.sources import ItemPage, Place
-from orchestration.landing.throttle import LocalThrottle, Throttle
 
 BASE_URL = "https://api.dmm.com/affiliate/v3"
 PAGE_SIZE = 100
@@ -36,9 +32,6 @@ PAGE_SIZE = 100
 
 _API_ID = re.compile(r"[A-Za-z0-9_-]{5,100}")
 _AFFILIATE_ID = re.compile(r"[A-Za-z0-9_-]{1,100}-99[0-9]")
-_LONGEST_WAIT = 120.0
-_MOST_CLOCK_SKEW = timedelta(minutes=5)
-_JSON_TYPE = re.compile(r"json|javascript|^text/plain$")
 # Only these names are repeated in errors; an answer can say anything, our ids included.
 _PARAMETERS = frozenset(
     {"api_id", "affiliate_id", "site", "service", "floor", "hits", "offset", "sort", "keyword", "cid", "article"}
@@ -73,27 +66,6 @@ class DmmCredentials:
         return self.api_id, self.affiliate_id
 
 
-class _AddCredentials(httpx.BaseTransport):
-    """Adds the ids on the last metre, out of sight of httpx's client and its log."""
-
-    def __init__(self, inner: httpx.BaseTransport, credentials: DmmCredentials) -> None:
-        self._inner = inner
-        self._ids = {"api_id": credentials.api_id, "affiliate_id": credentials.affiliate_id}
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        signed = httpx.Request(
-            method=request.method,
-            url=request.url.copy_merge_params(self._ids),
-            headers=request.headers,
-            stream=request.stream,
-            extensions=request.extensions,
-        )
-        return self._inner.handle_request(signed)
-
-    def close(self) -> None:
-        self._inner.close()
-
-
 class DmmClient:
     """A paced, retrying client. Use it as a context manager.
 
@@ -106,48 +78,38 @@ class DmmClient:
         self,
         credentials: DmmCredentials,
         base_url: str = BASE_URL,
-        *,
-        requests_per_second: float | None = 1.0,
-        request_budget: int | None = None,
-        timeout: float = 30.0,
-        longest_answer: float = 120.0,
-        max_attempts: int = 5,
-        backoff: float = 1.0,
-        longest_backoff: float = 60.0,
-        sleep: Callable[[float], None] = time.sleep,
-        throttle: Throttle | None = None,
+        **options: Any,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
         Args:
             credentials: The two ids.
             base_url: Where the endpoints live.
-            requests_per_second: Pace; None for as fast as the server answers.
-            request_budget: Most requests this client may send; None for no bound.
-            timeout: Seconds to wait for the server, per phase of a request.
-            longest_answer: Seconds within which a body must be whole.
-            max_attempts: Attempts per call, the first included.
-            backoff: First wait in seconds; it doubles, with full jitter.
-            longest_backoff: Where the doubling ends.
-            sleep: How to wait; tests pass their own.
-            throttle: Gives out turns in place of the pace and budget above, for example across processes.
+            **options: As `JsonClient` takes them: `throttle`, `timeout`, ...
         """
-        self.requests = 0
-        self.retries = 0
+        ids = {"api_id": credentials.api_id, "affiliate_id": credentials.affiliate_id}
+
+        def sign(request: httpx.Request) -> httpx.Request:
+            return httpx.Request(
+                request.method,
+                request.url.copy_merge_params(ids),
+                headers=request.headers,
+                stream=request.stream,
+                extensions=request.extensions,
+            )
+
         self._credentials = credentials
-        self._max_attempts = max_attempts
-        self._sleep = sleep
-        self._longest_answer = longest_answer
-        self._jitter = tenacity.wait_random_exponential(multiplier=backoff, max=longest_backoff)
-        self._throttle = throttle or LocalThrottle(requests_per_second, request_budget, sleep)
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        self._http = httpx.Client(
-            base_url=base_url.rstrip("/") + "/",
-            timeout=timeout,
-            headers={"user-agent": "matching/0.1", "accept": "application/json"},
-            transport=_AddCredentials(httpx.HTTPTransport(limits=limits), credentials),
-            follow_redirects=False,
-        )
+        self._client = JsonClient(base_url, sign=sign, **options)
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, retries included."""
+        return self._client.requests
+
+    @property
+    def retries(self) -> int:
+        """How many of them repeated a failed one."""
+        return self._client.retries
 
     @property
     def secrets(self) -> tuple[str, str]:
@@ -166,7 +128,7 @@ class DmmClient:
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self._client.close()
 
     def page(
         self,
@@ -215,52 +177,9 @@ class DmmClient:
         return self._call(endpoint, {"output": "json", **(parameters or {})}, lambda result: result)
 
     def _call(self, endpoint: str, parameters: Mapping[str, str], read: Callable[[dict[str, Any]], _Answer]) -> _Answer:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TransientSourceError),
-            stop=tenacity.stop_after_attempt(self._max_attempts),
-            wait=self._wait,
-            sleep=self._sleep,
-            before_sleep=self._count_retry,
-            reraise=True,
+        return self._client.get(
+            endpoint, parameters, lambda response, content: read(_read_result(endpoint, response, content))
         )
-        try:
-            return retrying(lambda: read(self._send(endpoint, parameters)))
-        except TransientSourceError as error:
-            raise TransientSourceError(f"{error} (gave up after {self._max_attempts} attempts)") from None
-
-    def _send(self, endpoint: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-        self._throttle.acquire()
-        self.requests += 1
-        try:
-            with self._http.stream("GET", endpoint, params=dict(parameters)) as response:
-                content = self._whole(endpoint, response)
-        except httpx.TimeoutException:
-            raise TransientSourceError(f"{endpoint}: no answer in time") from None
-        except httpx.HTTPError as error:
-            # The text of a connection error names hosts at most, but its type says as much.
-            raise TransientSourceError(f"{endpoint}: connection failed ({type(error).__name__})") from None
-        return _read_result(endpoint, response, content)
-
-    def _whole(self, endpoint: str, response: httpx.Response) -> bytes:
-        """Read a body to its end, unless it comes so slowly that each piece is in time and the whole never is."""
-        deadline, pieces = time.monotonic() + self._longest_answer, []
-        for piece in response.iter_bytes():
-            pieces.append(piece)
-            if time.monotonic() > deadline:
-                raise TransientSourceError(f"{endpoint}: no whole answer in time")
-        return b"".join(pieces)
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        wait = float(self._jitter(state))
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, TransientSourceError) else None
-        if asked is None:
-            return wait
-        self._throttle.hold_back(asked)
-        return max(asked, wait)
-
-    def _count_retry(self, state: tenacity.RetryCallState) -> None:
-        self.retries += 1
 
 
 class DmmSource:
@@ -312,9 +231,8 @@ class DmmSource:
 
 def _read_result(endpoint: str, response: httpx.Response, content: bytes) -> dict[str, Any]:
     """Return the `result` object of a good answer, or raise what the answer means."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if response.status_code == 200 and kind and not _JSON_TYPE.search(kind):
-        raise TransientSourceError(f"{endpoint}: the API answered {_word(kind)} where JSON is documented")
+    if response.status_code == 200:
+        require_json_type(endpoint, response)
     body: Any = None
     problem = "the body is not JSON"
     with contextlib.suppress(ValueError, RecursionError):
@@ -326,46 +244,21 @@ def _read_result(endpoint: str, response: httpx.Response, content: bytes) -> dic
     inner = _integer(result.get("status", 200)) if isinstance(result, dict) else None
     status = response.status_code if response.status_code != 200 else inner
     if status == 200 and isinstance(result, dict):
-        _require_same_clock(endpoint, response)
+        require_same_clock(endpoint, response)
         return result
     if status is None:
         if isinstance(result, dict):
             problem = "the status is not a number"
         raise TransientSourceError(f"{endpoint}: {problem}")
-    raise _error_of(endpoint, status, result, response.headers.get("retry-after"))
+    raise _error_of(endpoint, response, status, result)
 
 
-def _require_same_clock(endpoint: str, response: httpx.Response) -> None:
-    """Refuse an answer whose clock is not ours: snapshots are ordered by when they were fetched, for good.
-
-    The same holds for an answer that a cache has kept for hours.
-    """
-    try:
-        theirs = parsedate_to_datetime(response.headers.get("date", ""))
-    except ValueError:
-        return  # nothing to compare with
-    skew = datetime.now(UTC) - theirs.astimezone(UTC)
-    if abs(skew) > _MOST_CLOCK_SKEW:
-        direction = "ahead of" if skew > timedelta(0) else "behind"
-        raise TransientSourceError(f"{endpoint}: our clock is {abs(skew).total_seconds():.0f} s {direction} the API's")
-
-
-def _word(text: str) -> str:
-    """Return a text of the source short and plain enough for an error message."""
-    return re.sub(r"[^a-z0-9/+.-]", "?", text)[:40]
-
-
-def _error_of(endpoint: str, status: int, result: Any, retry_after: str | None) -> SourceError:
+def _error_of(endpoint: str, response: httpx.Response, status: int, result: Any) -> SourceError:
     errors = result.get("errors") if isinstance(result, dict) else None
     names = sorted(set(errors) & _PARAMETERS) if isinstance(errors, dict) else []
-    if status in (401, 403):
-        return CredentialsError(f"{endpoint}: the API refused the credentials ({status})")
     if status == 400 and {"api_id", "affiliate_id"} & set(names):
         return CredentialsError(f"{endpoint}: the API refused the credentials (400: {', '.join(names)})")
-    if status == 429 or status >= 500:
-        return TransientSourceError(f"{endpoint}: the API answered {status}", _seconds(retry_after))
-    about = f" ({', '.join(names)})" if names else ""
-    return PermanentSourceError(f"{endpoint}: the API answered {status}{about}")
+    return status_error(endpoint, response, status, about=f" ({', '.join(names)})" if names else "")
 
 
 def _read_page(result: dict[str, Any], offset: int, hits: int) -> ItemPage:
@@ -402,10 +295,4 @@ def _integer(value: Any) -> int | None:
         return value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
         return int(value)
-    return None
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    if retry_after and retry_after.isascii() and retry_after.isdigit():
-        return min(float(retry_after), _LONGEST_WAIT)
     return None

@@ -183,14 +183,21 @@ def decoded(endpoint: str, response: httpx.Response, content: bytes) -> Any:
     raise TransientSourceError(f"{endpoint}: the body is not JSON")
 
 
-def status_error(endpoint: str, response: httpx.Response) -> SourceError:
-    """Return what a status other than 200 means. The body is not repeated: it can say anything, secrets included."""
-    status = response.status_code
+def status_error(endpoint: str, response: httpx.Response, status: int | None = None, about: str = "") -> SourceError:
+    """Return what a status other than 200 means. The body is not repeated: it can say anything, secrets included.
+
+    Args:
+        endpoint: Names the call.
+        response: The answer.
+        status: What the body says where it overrules the answer's own.
+        about: What is known to be harmless about the reason, put behind a permanent error.
+    """
+    status = response.status_code if status is None else status
     if status in (401, 403):
         return CredentialsError(f"{endpoint}: the API refused the credentials ({status})")
     if status == 429 or status >= 500:
         return TransientSourceError(f"{endpoint}: the API answered {status}", _seconds(response))
-    return PermanentSourceError(f"{endpoint}: the API answered {status}")
+    return PermanentSourceError(f"{endpoint}: the API answered {status}{about}")
 
 
 def require_json_type(endpoint: str, response: httpx.Response) -> None:

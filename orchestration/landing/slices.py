@@ -16,9 +16,6 @@ from orchestration.landing.models import JAPAN
 OFFSET_CAP = 50_000
 """The last offset the API answers, and where its totals stop."""
 
-SLICE_CEILING = 40_000
-"""Slices are planned smaller than the cap, so that a slice may grow between probe and last page."""
-
 _SECOND = timedelta(seconds=1)
 
 
@@ -75,15 +72,15 @@ def plan_slices(
     window: Window,
     count: Callable[[Window], int],
     *,
-    ceiling: int = SLICE_CEILING,
-    cap: int = OFFSET_CAP,
+    ceiling: int,
+    cap: int,
 ) -> list[PlannedSlice]:
     """Bisect a window until every part fits.
 
     Args:
         window: What to cover.
         count: Asks the API for the `total_count` of a window.
-        ceiling: Most rows a slice may hold.
+        ceiling: Most rows a slice may hold: less than the cap, so that it may grow between probe and last page.
         cap: Where `total_count` saturates; a slice must stay below it.
 
     Returns:

@@ -29,7 +29,7 @@ from orchestration.landing.masking import mask_text
 from orchestration.landing.models import JAPAN
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.runs import Connector, Run, RunCounts, recorded_run
-from orchestration.landing.slices import SLICE_CEILING, PlannedSlice, Window, plan_slices
+from orchestration.landing.slices import PlannedSlice, Window, plan_slices
 from orchestration.landing.snapshots import (
     Snapshot,
     land_offered_items,
@@ -67,7 +67,7 @@ class SyncRequest:
         run_id: Name of the run. Calling again with the id of an unfinished run continues it.
         purpose: What the run covers, in words that are equal for an equal request.
         parts: Places and windows.
-        ceiling: Most rows per slice.
+        ceiling: Most rows per slice; None leaves a fifth of what the source shows as room to grow.
         request_budget: Most requests of the run, all its processes together; None for no bound.
         allow_empty: Accept a place that never held an item.
         allow_withdrawals: Accept that more items are gone at once than an outage would let believe.
@@ -76,7 +76,7 @@ class SyncRequest:
     run_id: str
     purpose: str
     parts: tuple[Part, ...]
-    ceiling: int = SLICE_CEILING
+    ceiling: int | None = None
     request_budget: int | None = None
     allow_empty: bool = False
     allow_withdrawals: bool = False
@@ -268,7 +268,8 @@ def _bisect(sync: _Sync, place: Place, window: Window) -> list[PlannedSlice]:
     def count(part: Window) -> int:
         return sync.source.page(place, part, hits=1).total_count
 
-    return plan_slices(window, count, ceiling=sync.request.ceiling, cap=sync.source.cap)
+    ceiling = sync.request.ceiling or sync.source.cap * 4 // 5
+    return plan_slices(window, count, ceiling=ceiling, cap=sync.source.cap)
 
 
 def _write_plan(sync: _Sync, place: Place, planned: list[PlannedSlice]) -> list[_Slice]:

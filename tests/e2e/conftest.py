@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from e2e_chain import AFFILIATE_ID, API_ID, Chain, Home
 
 from orchestration.landing.emulator.server import EmulatedApi, parse_fault
-from orchestration.landing.emulator.world import build_world, write_app_files
+from orchestration.landing.emulator.world import ANCHOR, build_world, write_app_files
+from orchestration.warehouse.connection import connect
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,10 @@ def new_home() -> Iterator:
 
 @pytest.fixture(scope="session")
 def chain(new_home, tmp_path_factory) -> Iterator[Chain]:
-    """Land a small world through a faulty API, load its users, build, gate, train, judge, publish."""
+    """Land a small world through a faulty API, load its users, build, gate, train, judge, publish.
+
+    One decision is on an item of a floor that is not pulled.
+    """
     world = build_world("small")
     files = write_app_files(world, tmp_path_factory.mktemp("world"))
     faults = [parse_fault(text) for text in ("http_500:0.1", "truncated_json:0.1", "http_429:0.05")]
@@ -41,7 +46,8 @@ def chain(new_home, tmp_path_factory) -> Iterator[Chain]:
         made = Chain(new_home(), world, files, api)
         home = made.home
         home.run("up")
-        home.run("run", "dmm_sync", **made.credentials())
+        for job in ("dmm_sync", "dmm_masters", "dmm_rankings"):
+            home.run("run", job, **made.credentials())
         home.run(
             "load",
             f"--users={files.users}",
@@ -49,5 +55,10 @@ def chain(new_home, tmp_path_factory) -> Iterator[Chain]:
             f"--exposures={files.exposures}",
             **made.credentials(),
         )
+        with connect(home.database(), "loader") as connection:  # as an app would
+            connection.execute(
+                "insert into raw_app.decisions (user_id, content_id, decision, decided_at) values (%s, %s, 'like', %s)",
+                [str(world.user_ids[0]), made.orphan(), ANCHOR - timedelta(days=1)],
+            )
         home.run("run", "full", "--config", "simple", "--promote", "always", **made.credentials())
         yield made

@@ -141,6 +141,24 @@ def test_the_vector_index_serves_the_populated_tables(chain: Chain) -> None:
     assert "<#>" in text
 
 
+def test_lists_and_rankings_of_the_source_have_landed(chain: Chain) -> None:
+    database = chain.home.database()
+    assert scalar(database, "select count(distinct kind) from raw_dmm.masters") == 5  # video floors have no authors
+    assert scalar(database, "select count(*) from marts.fct_item_rankings where item_id is not null") > 500
+    assert scalar(database, "select bool_and(is_complete) from monitoring.slice_completeness") is True
+    assert scalar(database, "select count(*) from monitoring.landing_runs where state <> 'complete'") == 0
+
+
+def test_an_item_that_only_a_decision_names_is_asked_for_by_its_id(chain: Chain) -> None:
+    database = chain.home.database()
+    orphan = scalar(database, "select content_id from monitoring.orphan_content_ids")
+    assert scalar(database, f"select unjoined_reason from marts.fct_decisions where content_id = '{orphan}'") == (
+        "content_id_unknown"
+    )
+    chain.home.run("run", "dmm_backfill", **chain.credentials())
+    assert scalar(database, f"select count(*) from raw_dmm.items where content_id = '{orphan}'") == 1
+
+
 def test_no_secret_is_in_any_table_file_or_output(chain: Chain) -> None:
     home = chain.home
     database = home.database()

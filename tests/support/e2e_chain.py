@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import EmulatedApi
 from orchestration.landing.emulator.world import AppFiles, World
 from orchestration.settings import DatabaseSettings, load_settings
@@ -57,6 +58,12 @@ class Chain:
     world: World
     files: AppFiles
     api: EmulatedApi
+
+    def orphan(self) -> str:
+        """Return an id that the API knows on a floor that is not pulled."""
+        ids = DmmCredentials(API_ID, AFFILIATE_ID)
+        with DmmClient(ids, self.api.base_url, requests_per_second=None, backoff=0.01) as client:
+            return str(client.page(site="FANZA", service="digital", floor="anime", hits=1).items[0]["content_id"])
 
     def credentials(self) -> dict[str, str]:
         return {

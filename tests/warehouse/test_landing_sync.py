@@ -143,21 +143,31 @@ def test_a_finished_run_is_not_read_again(world: World, loader: Loader) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "http_429",
-        "http_500",
-        "truncated_json",
-        "html_body",
-        "missing_result",
-        "empty_page",
-        "short_page",
-        "missing_row",
+        *("http_429", "http_500", "http_502", "http_503", "connection_reset", "truncated_json", "html_body"),
+        *("wrong_content_type", "clock_skew", "missing_result", "status_in_body", "missing_total", "missing_items"),
+        *("empty_page", "short_page", "missing_row", "wrong_position", "total_as_string", "slow_body"),
+        *("numbers_as_strings", "iteminfo_object", "missing_key"),
     ],
 )
-def test_faults_that_pass_leave_no_trace(world: World, loader: Loader, look: Any, name: str) -> None:
-    with EmulatedApi(world, cap=150, faults=[Fault(name, 0.2)], seed=3, retry_after=0) as api:
-        sync(api, loader)
+def test_faults_that_pass_leave_no_item_out(world: World, loader: Loader, look: Any, name: str) -> None:
+    emulated = EmulatedApi(world, cap=150, faults=[Fault(name, 0.2)], seed=3, retry_after=0, drip_seconds=0.001)
+    with emulated as api:
+        result = sync(api, loader)
         assert api.server.struck[name] > 0
     assert set(look("select floor, content_id from raw_dmm.items")) == expected(world)
+    assert result.quarantined == 0
+
+
+@pytest.mark.parametrize("name", ["vanishing_row", "inserted_row"])
+def test_rows_that_come_or_go_between_two_pages_are_noticed(world: World, loader: Loader, look: Any, name: str) -> None:
+    with EmulatedApi(world, cap=1_000, faults=[Fault(name, only_pages=True)]) as api:
+        sync(api, loader, of=ONE_FLOOR, cap=1_000, ceiling=900)
+        assert api.server.struck[name] == 1
+        came = {str(content_id) for content_id in api.server.inserted}
+    # What had gone was landed before it went, and what slipped past was met by the second pass.
+    landed = {content_id for (content_id,) in look("select content_id from raw_dmm.items")}
+    assert landed == {content_id for floor, content_id in expected(world) if floor == "videoa"} | came
+    assert look("select state, attempts, rows_seen = total_count from raw_dmm.slices") == [("complete", 2, True)]
 
 
 def test_a_failing_api_fails_the_slice_by_name_and_the_run_can_be_continued(

@@ -1,150 +1,60 @@
 """Assets of the raw schemas: the catalogue we pull, and the tables that an app or a file loader writes.
 
-Belongs here: what is pulled when, in Dagster's words. Does not belong here: how (see `orchestration.landing`).
+Belongs here: what is pulled from DMM, in Dagster's words. Does not belong here: the frame of a pull (pulls) and how it
+is done (`orchestration.landing`).
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import dagster as dg
 
+from orchestration.defs.landing.pulls import (
+    LANDING_DAYS,
+    OWNERS,
+    TAGS,
+    CatalogueConfig,
+    Pull,
+    land_items,
+    planned_landing,
+    pull_result,
+    pulling,
+)
 from orchestration.landing.backfill import backfill_orphans
-from orchestration.landing.cadence import Cadence, windows_due
 from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
-from orchestration.landing.emulator import marker
-from orchestration.landing.errors import LandingError, PermanentSourceError, TransientSourceError
 from orchestration.landing.masters import sync_masters
-from orchestration.landing.models import JAPAN
 from orchestration.landing.rankings import sync_rankings
-from orchestration.landing.runs import Connector, Kind, new_run_id, unfinished_run
-from orchestration.landing.slices import Window
+from orchestration.landing.runs import new_run_id
 from orchestration.landing.sources import Place
-from orchestration.landing.sync import Part, SyncRequest, covered_windows, sync_items
-from orchestration.landing.throttle import SharedThrottle
-from orchestration.progress import ProgressCallback
-from orchestration.reporting import PROCESS_TAG, current_reporter
 from orchestration.settings import DmmSettings, Settings
-from orchestration.warehouse.connection import connector
-
-OWNERS = ["team:data"]
-TAGS = {"domain": "landing"}
-
-LANDING_DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="Asia/Tokyo", end_offset=1)
-"""A partition is what the landing of one day in Japan has to read; the day in progress is the newest."""
-
-RETRIES, RETRY_AFTER_SECONDS = 3, 300
 
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(days=3))
 WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=9), fail_window=timedelta(days=30))
 
 
-class CatalogueConfig(dg.Config):
-    """What part of the catalogue to pull, when it is not simply what the day has due."""
-
-    released_from: str | None = None
-    """First release day (`2026-01-31`); both days or none."""
-    released_until: str | None = None
-    """First release day that is not pulled."""
-    allow_withdrawals: bool = False
-    """Believe the source when more items are gone at once than an outage would let believe."""
-
-
-@dataclass(frozen=True)
-class _Pull:
-    """What every pull from DMM needs."""
-
-    client: DmmClient
-    connect_loader: Connector
-    dmm: DmmSettings
-    on_progress: ProgressCallback
-
-    @property
-    def places(self) -> list[Place]:
-        return [Place(*place) for place in self.dmm.places]
-
-    @property
-    def source(self) -> DmmSource:
-        return DmmSource(self.client, self.places[0].site)
-
-
 @contextmanager
-def _dmm(context: dg.AssetExecutionContext, settings: Settings, run_id: str, label: str) -> Iterator[_Pull]:
-    """Open a client that spends the run's budget at the pace all processes share, and say what an error deserves.
-
-    A permanent error fails the run for good. A transient one that outlasted the client's attempts is tried again some
-    minutes later, unless a person waits at a terminal: the line that says why is worth more to him at once.
-    """
+def _dmm(
+    context: dg.AssetExecutionContext, settings: Settings, run_id: str, label: str
+) -> Iterator[tuple[Pull, DmmClient]]:
     dmm = settings.dmm()
-    size = marker.marked_size(settings.home)
-    if size is not None and not marker.is_emulated(dmm.base_url):
-        raise dg.Failure(
-            f"this home holds the demo's sample world ({size}): pull the real catalogue into another one, "
-            "e.g. MATCHING_HOME=.matching-live",
-            allow_retries=False,
-        )
-    connect_loader = connector(settings.database(), "loader")
-    throttle = SharedThrottle(
-        connect_loader, source="dmm", run_id=run_id, requests_per_second=dmm.requests_per_second or None
-    )
-    try:
-        with (
-            DmmClient(DmmCredentials(dmm.api_id, dmm.affiliate_id), dmm.base_url, throttle=throttle) as client,
-            current_reporter().task(label) as on_progress,
-        ):
-            yield _Pull(client, connect_loader, dmm, on_progress)
-    except (PermanentSourceError, LandingError) as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    except TransientSourceError as error:
-        if PROCESS_TAG in context.run.tags:
-            raise
-        raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=RETRY_AFTER_SECONDS) from error
-    finally:
-        throttle.close()
+    with (
+        pulling(
+            context,
+            settings,
+            source=DmmSource.name,
+            base_url=dmm.base_url,
+            requests_per_second=dmm.requests_per_second,
+            run_id=run_id,
+            label=label,
+        ) as pull,
+        DmmClient(DmmCredentials(dmm.api_id, dmm.affiliate_id), dmm.base_url, throttle=pull.throttle) as client,
+    ):
+        yield pull, client
 
 
-def _unfinished(settings: Settings, kind: Kind, purpose: str) -> str | None:
-    with connector(settings.database(), "loader")() as connection:
-        return unfinished_run(connection, "dmm", kind, purpose)
-
-
-def _counts(quarantined_by_reason: Counter[str], **numbers: Any) -> dict[str, Any]:
-    return numbers | {"quarantined by reason": dg.MetadataValue.json(dict(quarantined_by_reason))}
-
-
-def _days(first: str, last: str) -> list[date]:
-    start, end = date.fromisoformat(first), date.fromisoformat(last)
-    return [start + timedelta(days=number) for number in range((end - start).days + 1)]
-
-
-def _window(config: CatalogueConfig) -> Window | None:
-    if config.released_from is None and config.released_until is None:
-        return None
-    if config.released_from is None or config.released_until is None:
-        raise dg.Failure("released_from and released_until go together", allow_retries=False)
-    try:
-        start, end = (
-            datetime.fromisoformat(text).replace(tzinfo=JAPAN) for text in (config.released_from, config.released_until)
-        )
-        return Window.between(start, end)
-    except ValueError as error:
-        raise dg.Failure(f"released_from and released_until: {error}", allow_retries=False) from error
-
-
-def _parts(
-    connect_loader: Connector, places: Sequence[Place], days: Sequence[date], window: Window | None
-) -> tuple[Part, ...]:
-    if window is not None:
-        return tuple(Part(place, (window,)) for place in places)
-    cadence = Cadence()
-    since = datetime.combine(min(days), datetime.min.time(), JAPAN) - timedelta(days=cadence.cycle_days)
-    return tuple(
-        Part(place, windows_due(days, covered_windows(connect_loader, "dmm", place, since), cadence))
-        for place in places
-    )
+def _places(dmm: DmmSettings) -> list[Place]:
+    return [Place(*place) for place in dmm.places]
 
 
 @dg.asset(
@@ -166,38 +76,18 @@ def raw_dmm_items(
     and whatever was never read or was missed. The first landing reads the whole catalogue. Several days are made up
     for in one run.
     """
-    days = context.partition_key_range
-    window = _window(config)
-    purpose = f"landing {days.start}" if days.start == days.end else f"landing {days.start} to {days.end}"
-    if window is not None:
-        purpose = f"released {window}"
-    resumed = _unfinished(settings, "items", purpose)
-    run_id = resumed or new_run_id("sync")
-    with _dmm(context, settings, run_id, "catalogue") as pull:
-        request = SyncRequest(
-            run_id=run_id,
-            purpose=purpose,
-            parts=_parts(pull.connect_loader, pull.places, _days(days.start, days.end), window),
-            request_budget=pull.dmm.request_budget,
+    dmm = settings.dmm()
+    places = _places(dmm)
+    landing = planned_landing(context, settings, config, DmmSource.name, dmm.base_url)
+    with _dmm(context, settings, landing.run_id, "catalogue") as (pull, client):
+        return land_items(
+            pull,
+            landing,
+            DmmSource(client, places[0].site),
+            places,
+            request_budget=dmm.request_budget,
             allow_withdrawals=config.allow_withdrawals,
         )
-        result = sync_items(pull.connect_loader, pull.source, request, pull.on_progress)
-    return dg.MaterializeResult(
-        metadata=_counts(
-            result.quarantined_by_reason,
-            run=run_id,
-            resumed=resumed is not None,
-            slices=result.slices,
-            requests=result.requests,
-            retries=result.retries,
-            offered=result.items_offered,
-            added=result.snapshots_added,
-            unchanged=result.unchanged,
-            quarantined=result.quarantined,
-            withdrawn=result.withdrawn,
-            returned=result.returned,
-        )
-    )
 
 
 @dg.asset(
@@ -210,27 +100,25 @@ def raw_dmm_items(
 )
 def raw_dmm_masters(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """The source's own lists: floors, and their genres, makers, series, authors, and performers (id, name, reading)."""
-    run_id = new_run_id("masters")
-    with _dmm(context, settings, run_id, "masters") as pull:
+    dmm = settings.dmm()
+    with _dmm(context, settings, new_run_id("masters"), "masters") as (pull, client):
         result = sync_masters(
             pull.connect_loader,
-            pull.client,
-            run_id=run_id,
-            places=pull.places,
-            request_budget=pull.dmm.request_budget,
+            client,
+            run_id=pull.run_id,
+            places=_places(dmm),
+            request_budget=dmm.request_budget,
             on_progress=pull.on_progress,
         )
-    return dg.MaterializeResult(
-        metadata=_counts(
-            result.quarantined_by_reason,
-            run=run_id,
-            lists=result.lists,
-            requests=result.requests,
-            offered=result.offered,
-            added=result.added,
-            unchanged=result.unchanged,
-            quarantined=result.quarantined,
-        )
+    return pull_result(
+        result.run_id,
+        result.quarantined_by_reason,
+        lists=result.lists,
+        requests=result.requests,
+        offered=result.offered,
+        added=result.added,
+        unchanged=result.unchanged,
+        quarantined=result.quarantined,
     )
 
 
@@ -247,27 +135,25 @@ def raw_dmm_rankings(context: dg.AssetExecutionContext, settings: dg.ResourcePar
 
     The items of its pages land as snapshots as well: what matters most is read every day.
     """
-    run_id = new_run_id("rankings")
-    with _dmm(context, settings, run_id, "rankings") as pull:
+    dmm = settings.dmm()
+    with _dmm(context, settings, new_run_id("rankings"), "rankings") as (pull, client):
         result = sync_rankings(
             pull.connect_loader,
-            pull.client,
-            run_id=run_id,
-            places=pull.places,
-            request_budget=pull.dmm.request_budget,
+            client,
+            run_id=pull.run_id,
+            places=_places(dmm),
+            request_budget=dmm.request_budget,
             on_progress=pull.on_progress,
         )
-    return dg.MaterializeResult(
-        metadata=_counts(
-            result.quarantined_by_reason,
-            run=run_id,
-            day=str(result.ranked_on),
-            floors=result.floors,
-            skipped=result.skipped,
-            ranked=result.ranked,
-            requests=result.requests,
-            added=result.added,
-        )
+    return pull_result(
+        result.run_id,
+        result.quarantined_by_reason,
+        day=str(result.ranked_on),
+        floors=result.floors,
+        skipped=result.skipped,
+        ranked=result.ranked,
+        requests=result.requests,
+        added=result.added,
     )
 
 
@@ -284,25 +170,23 @@ def raw_dmm_lookups(context: dg.AssetExecutionContext, settings: dg.ResourcePara
     Reads `monitoring.orphan_content_ids` of the last dbt build. That table in turn reads what was asked for, so it is
     no dependency here: the graph would be a circle.
     """
-    run_id = new_run_id("backfill")
-    with _dmm(context, settings, run_id, "orphans") as pull:
+    dmm = settings.dmm()
+    with _dmm(context, settings, new_run_id("backfill"), "orphans") as (pull, client):
         result = backfill_orphans(
             pull.connect_loader,
-            pull.source,
-            run_id=run_id,
-            request_budget=pull.dmm.request_budget,
+            DmmSource(client, _places(dmm)[0].site),
+            run_id=pull.run_id,
+            request_budget=dmm.request_budget,
             on_progress=pull.on_progress,
         )
-    return dg.MaterializeResult(
-        metadata=_counts(
-            result.counts.quarantined_by_reason,
-            run=run_id,
-            orphans=result.orphans,
-            asked=result.asked,
-            found=result.found,
-            unknown=result.unknown,
-            added=result.counts.added,
-        )
+    return pull_result(
+        result.run_id,
+        result.counts.quarantined_by_reason,
+        orphans=result.orphans,
+        asked=result.asked,
+        found=result.found,
+        unknown=result.unknown,
+        added=result.counts.added,
     )
 
 

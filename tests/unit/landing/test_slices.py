@@ -59,7 +59,7 @@ def test_a_window_is_closed_and_in_japan_time() -> None:
 
 def test_a_small_window_is_one_slice() -> None:
     window = Window(START, START)
-    assert plan_slices(window, lambda _: 3) == [PlannedSlice(window, 3)]
+    assert plan_slices(window, lambda _: 3, ceiling=40, cap=50) == [PlannedSlice(window, 3)]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ IDS = {"DMM_API_ID": "SENTINELAPIID123", "DMM_AFFILIATE_ID": "sentinelaffiliate-
 
 def pull(home: Path, **environment: str) -> None:
     settings = load_settings({"MATCHING_HOME": str(home), **IDS, **environment})
-    raw_dmm_items(dg.build_asset_context(), config=CatalogueConfig(), settings=settings)
+    day = dg.PartitionKeyRange("2026-06-30", "2026-06-30")
+    raw_dmm_items(dg.build_asset_context(partition_key_range=day), config=CatalogueConfig(), settings=settings)
 
 
 def test_a_home_knows_which_world_it_holds(tmp_path: Path) -> None:
