@@ -12,7 +12,6 @@ from typing import Protocol
 
 from orchestration.progress import ProgressCallback, ignore_progress
 
-
 PROCESS_TAG = "matching/process"
 """Tag of a run that a person started at a terminal: which process it lives in."""
 
