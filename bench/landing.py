@@ -36,6 +36,7 @@ from orchestration.landing import sync as syncing
 from orchestration.landing.cadence import Cadence, windows_due
 from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.errors import TransientSourceError
+from orchestration.landing.slices import plan_slices
 from orchestration.landing.sources import Place
 from orchestration.landing.sync import Part, SyncRequest, SyncResult, sync_items
 from orchestration.landing.throttle import SharedThrottle
@@ -150,6 +151,23 @@ def least_requests(database: Any, run_id: str) -> int:
     return sum(max(1, math.ceil(total / 100)) for (total,) in rows)
 
 
+def warm(base_url: str) -> None:
+    """Fetch every page once, so that the emulated API has rendered its items and is not what is measured."""
+    with client(base_url) as api:
+        source = DmmSource(api, "FANZA")
+        for part in PARTS:
+            for window in part.windows:
+                slices = plan_slices(
+                    window,
+                    lambda one, place=part.place: source.page(place, one, hits=1).total_count,
+                    ceiling=40_000,
+                    cap=source.cap,
+                )
+                for one in slices:
+                    for offset in range(1, one.total_count + 1, 100):
+                        source.page(part.place, one.window, offset=offset)
+
+
 def copy_bodies(database: Any, base_url: str) -> tuple[int, float]:
     """The peer: the same pages as they come, into one column."""
     with connect(database, autocommit=True) as connection, client(base_url) as api:
@@ -201,6 +219,7 @@ def run(server: embedded.Server, options: argparse.Namespace) -> None:
         return connect(calm, "loader")
 
     with emulator(options.items, "--cache-items") as base_url:
+        warm(base_url)
         watch = Stopwatch()
         for owner, name, label in (
             (DmmSource, "page", "fetch and decode"),

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, ValidationError
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 """The API's clock: all its times are Japan time without a zone."""
@@ -33,20 +33,21 @@ def parse_japan_time(text: str) -> datetime:
     return datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), tzinfo=JAPAN)
 
 
-def _readable_date(text: str) -> str:
-    parse_japan_time(text)
-    return text
-
-
 _Code = Annotated[
     str, StringConstraints(strip_whitespace=True, to_lower=True, pattern=r"^[A-Za-z0-9_-]{1,64}$", strict=True)
 ]
 
 
-class Item(BaseModel):
-    """One ItemList item: the fields landing checks, and everything else untouched."""
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("not a text")
+    return parse_japan_time(value)
 
-    model_config = ConfigDict(extra="allow")
+
+class Item(BaseModel):
+    """What landing reads of one ItemList item; the payload keeps everything else untouched."""
+
+    model_config = ConfigDict(extra="ignore")
 
     service_code: _Code
     floor_code: _Code
@@ -54,7 +55,7 @@ class Item(BaseModel):
         str, StringConstraints(strip_whitespace=True, to_lower=True, pattern=CONTENT_ID_PATTERN, strict=True)
     ]
     title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, strict=True)]
-    date: Annotated[str, StringConstraints(strict=True), AfterValidator(_readable_date)]
+    date: Annotated[datetime, PlainValidator(_moment)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ or does so no more. Does not belong here: where items come from.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
-from orchestration.landing.models import Rejected, check_item, parse_japan_time
+from orchestration.landing.models import Rejected, check_item
 from orchestration.landing.quarantine import BadRow
 
 
@@ -52,8 +52,9 @@ def prepare_item(value: object, secrets: Iterable[str] = ()) -> Snapshot | BadRo
         return BadRow(error.reason, str(error), mask_text(_readable(value), secrets))
     if isinstance(checked, Rejected):
         return BadRow(checked.reason, mask_text(checked.detail, secrets), text)
-    released_at = parse_japan_time(checked.date)
-    return Snapshot(checked.service_code, checked.floor_code, checked.content_id, released_at, text, payload_hash(text))
+    return Snapshot(
+        checked.service_code, checked.floor_code, checked.content_id, checked.date, text, payload_hash(text)
+    )
 
 
 # The one rule by which an item enters: of several offered rows of one item the last one counts, and it is added when it
@@ -144,6 +145,40 @@ _SIGHTED = sql.SQL(
 )
 
 
+_PROGRESSED = sql.SQL(
+    """,
+
+    progressed as (
+        update raw_dmm.slices as slice
+        set
+            next_offset = %(next_offset)s,
+            rows_seen = %(rows_seen)s,
+            total_count = %(total_count)s,
+            rows_added = slice.rows_added + (select count(*) from added),
+            updated_at = now()
+        where slice.slice_id = %(slice_id)s
+    )
+    """
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a slice is read with the page that is landed.
+
+    Attributes:
+        slice_id: The slice.
+        next_offset: Position behind the page.
+        rows_seen: Different rows seen so far, this page included.
+        total_count: Rows announced.
+    """
+
+    slice_id: int
+    next_offset: int
+    rows_seen: int
+    total_count: int
+
+
 def land_offered_items(
     connection: psycopg.Connection[Any],
     snapshots: Iterable[Snapshot],
@@ -151,9 +186,12 @@ def land_offered_items(
     source: str,
     fetched_at: datetime,
     run_id: str,
-    slice_id: int | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Land some items that a source has just offered, and note that it does; withdrawn ones are on offer again.
+
+    One statement, so that a page and the progress it makes are one transaction in one round trip: while the next page
+    is prepared in a thread, each further one would wait for the interpreter.
 
     Args:
         connection: Of the role `loader`.
@@ -161,19 +199,19 @@ def land_offered_items(
         source: Name of the source.
         fetched_at: When they were offered.
         run_id: Of the pull.
-        slice_id: Of the slice they were offered in; None when they were asked for by id or by rank.
+        progress: Of the slice they were offered in; None when they were asked for by id or by rank.
 
     Returns:
         The number of snapshots added.
     """
     rows = list(snapshots)
     cursor = connection.execute(
-        _LAND.format(staged=_SENT, sighted=_SIGHTED),
+        _LAND.format(staged=_SENT, sighted=_SIGHTED + _PROGRESSED if progress else _SIGHTED),
         {
+            **(asdict(progress) if progress else {"slice_id": None}),
             "source": source,
             "fetched_at": fetched_at,
             "run_id": run_id,
-            "slice_id": slice_id,
             "services": [one.service for one in rows],
             "floors": [one.floor for one in rows],
             "content_ids": [one.content_id for one in rows],

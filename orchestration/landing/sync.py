@@ -31,6 +31,7 @@ from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.runs import Connector, Run, RunCounts, recorded_run
 from orchestration.landing.slices import PlannedSlice, Window, plan_slices
 from orchestration.landing.snapshots import (
+    Progress,
     Snapshot,
     land_offered_items,
     prepare_item,
@@ -407,7 +408,7 @@ def _read_pass(sync: _Sync, one: _Slice, report: Callable[[int, int], None], *, 
             fresh = page.rows[overlap:]
             seen.update(map(_row_key, fresh))
             offset, total, overlap = offset + len(fresh), page.total, 1
-            _land_page(sync, one, fresh, page.fetched_at, len(seen), offset, total)
+            _land_page(sync, one, fresh, page.fetched_at, Progress(one.slice_id, offset, len(seen), total))
             report(min(offset - 1, total), total)
     return len(seen), total
 
@@ -488,45 +489,25 @@ def _row_key(row: Snapshot | BadRow) -> tuple[str, ...]:
 
 
 def _land_page(
-    sync: _Sync,
-    one: _Slice,
-    rows: list[Snapshot | BadRow],
-    fetched_at: datetime,
-    seen_count: int,
-    next_offset: int,
-    total: int,
+    sync: _Sync, one: _Slice, rows: list[Snapshot | BadRow], fetched_at: datetime, progress: Progress
 ) -> None:
     """Land the rows of a page and the progress they make in one transaction."""
-    connection, request, source = sync.connection, sync.request, sync.source
+    connection, source, run_id = sync.connection, sync.source, sync.request.run_id
     good = [row for row in rows if isinstance(row, Snapshot)]
     bad = [row for row in rows if isinstance(row, BadRow)]
-    with connection.transaction():
-        added = land_offered_items(
-            connection,
-            good,
-            source=source.name,
-            fetched_at=fetched_at,
-            run_id=request.run_id,
-            slice_id=one.slice_id,
-        )
+    with connection.transaction() if bad else contextlib.nullcontext():
         quarantine(
             connection,
             "raw_dmm",
             kind="item",
             origin=f"{source.name}:{one.place}",
-            run_id=request.run_id,
+            run_id=run_id,
             rows=bad,
             slice_id=one.slice_id,
             seen_at=fetched_at,
         )
-        connection.execute(
-            """
-            update raw_dmm.slices
-            set
-                next_offset = %s, rows_seen = %s, total_count = %s, rows_added = rows_added + %s, updated_at = now()
-            where slice_id = %s
-            """,
-            (next_offset, seen_count, total, added, one.slice_id),
+        land_offered_items(
+            connection, good, source=source.name, fetched_at=fetched_at, run_id=run_id, progress=progress
         )
 
 

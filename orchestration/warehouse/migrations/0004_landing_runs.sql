@@ -34,6 +34,8 @@ add column rows_added integer not null default 0 check (rows_added >= 0);
 comment on column raw_dmm.slices.pass_started_at is
 'When reading began at the first row; rows sighted since then, in this slice, count towards its completeness.';
 comment on column raw_dmm.slices.rows_added is 'Snapshots that reading this slice added, all passes together.';
+-- A hundred look-ups a page for a row that this very transaction has read: the writer names the slice it works at.
+alter table raw_dmm.items drop constraint items_slice_id_fkey;
 -- What was read completely and how long ago decides what a day's landing has to read.
 create index slices_complete on raw_dmm.slices (source, service, floor, completed_at) where state = 'complete';
 

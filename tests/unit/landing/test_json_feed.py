@@ -17,7 +17,7 @@ from orchestration.landing.emulator.feed import CATEGORIES, FAULTS, EmulatedFeed
 from orchestration.landing.errors import CredentialsError, LandingError, PermanentSourceError, TransientSourceError
 from orchestration.landing.item_form import stable_id
 from orchestration.landing.json_feed import JsonFeedSource, item_of
-from orchestration.landing.models import Item, Rejected, check_item, parse_japan_time
+from orchestration.landing.models import Item, Rejected, check_item
 from orchestration.landing.slices import Window
 from orchestration.landing.snapshots import BadRow, Snapshot, prepare_item
 from orchestration.landing.sources import PULLED, CatalogueSource, Place
@@ -260,7 +260,7 @@ def test_a_moment_stays_the_same_moment(moment: datetime) -> None:
     checked = check_item(item_of(FULL | {"released_at": moment.isoformat()}))
     assert isinstance(checked, Item)
     # Down to the second; offsets of old local times have seconds as well.
-    assert timedelta(0) <= moment - parse_japan_time(checked.date) < timedelta(seconds=1)
+    assert timedelta(0) <= moment - checked.date < timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("value", [None, 1, "text", ["list"]])
