@@ -32,14 +32,14 @@ from typing import Any
 
 import psutil
 
-from orchestration.landing import sync as syncing
-from orchestration.landing.cadence import Cadence, windows_due
-from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.errors import TransientSourceError
-from orchestration.landing.slices import plan_slices
-from orchestration.landing.sources import Place
-from orchestration.landing.sync import Part, SyncRequest, SyncResult, sync_items
-from orchestration.landing.throttle import SharedThrottle
+from orchestration.landing.pulls import sync as syncing
+from orchestration.landing.pulls.cadence import Cadence, windows_due
+from orchestration.landing.pulls.slices import plan_slices
+from orchestration.landing.pulls.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
+from orchestration.landing.sources.throttle import SharedThrottle
 from orchestration.warehouse import embedded
 from orchestration.warehouse.connection import connect
 from orchestration.warehouse.migrate import create_databases, migrate

@@ -32,7 +32,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from orchestration.landing import app_rows, files
+from orchestration.landing.app import rows as app_rows
+from orchestration.landing.files import load as files
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse import embedded
 from orchestration.warehouse.connection import connect, connector

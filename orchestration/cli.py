@@ -171,7 +171,7 @@ def load(
 ) -> None:
     """Load JSONL, CSV or Parquet files (also .gz, or - for standard input) into the raw tables."""
     from orchestration.landing.emulator.marker import marked_size
-    from orchestration.landing.files import load_files
+    from orchestration.landing.files.load import load_files
     from orchestration.settings import DMM_IDS, load_settings
     from orchestration.warehouse.connection import connector
 
@@ -212,8 +212,8 @@ def import_legacy(
     floor: Annotated[str, typer.Option(help="Floor code to file its items under.")] = "videoa",
 ) -> None:
     """Bring items, users and decisions over from the product's earlier database. Twice adds nothing."""
-    from orchestration.landing import legacy
     from orchestration.landing.emulator.marker import marked_size
+    from orchestration.landing.legacy.database import import_legacy
     from orchestration.settings import DMM_IDS, load_settings
     from orchestration.warehouse.connection import connector
 
@@ -221,7 +221,7 @@ def import_legacy(
     if size := marked_size(settings.home):
         raise _failed(f"{settings.home} holds the demo's {size} sample world: import into another MATCHING_HOME")
     with TerminalReporter().task("import") as on_progress:
-        result = legacy.import_legacy(
+        result = import_legacy(
             connector(settings.database(), "loader"),
             dsn,
             source=source,

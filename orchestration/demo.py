@@ -40,7 +40,7 @@ def run_demo(size: str, config: str, console: Console, reporter: Reporter) -> No
     from orchestration.defs.launch import JobOutcome, run_job
     from orchestration.landing.emulator.server import EmulatedApi
     from orchestration.landing.emulator.world import build_world, write_app_files
-    from orchestration.landing.files import load_files
+    from orchestration.landing.files.load import load_files
     from orchestration.model_runs import model_config
     from orchestration.warehouse.connection import connector
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from expectations.checkpoints import GATES
-from orchestration.landing.models import JAPAN
+from orchestration.landing.windows import JAPAN
 
 FEATURES = dg.AssetSelection.groups("staging", "intermediate", "marts", "features", "monitoring", "seeds")
 # The gates come with the model: trained alone, it must not pass tables that a gate has refused.

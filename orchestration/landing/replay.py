@@ -16,14 +16,20 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.rows import class_row
 
-from orchestration.landing.app_rows import AppTable, prepare
-from orchestration.landing.columns import check_batch
+from orchestration.landing.app.columns import check_batch
+from orchestration.landing.app.kinds import KINDS, Kind
+from orchestration.landing.app.rows import AppTable, prepare
 from orchestration.landing.errors import LandingError
-from orchestration.landing.kinds import KINDS, Kind
+from orchestration.landing.files.readers import decode_line, field_arrays, row_fields
+from orchestration.landing.items.snapshots import (
+    Snapshot,
+    land_staged_items,
+    open_item_staging,
+    prepare_item,
+    stage_items,
+)
+from orchestration.landing.pulls.runs import new_run_id
 from orchestration.landing.quarantine import BadRow
-from orchestration.landing.readers import decode_line, field_arrays, row_fields
-from orchestration.landing.runs import new_run_id
-from orchestration.landing.snapshots import Snapshot, land_staged_items, open_item_staging, prepare_item, stage_items
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 Connector = Callable[[], psycopg.Connection[Any]]

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import EmulatedApi
 from orchestration.landing.emulator.world import AppFiles, World
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials
 from orchestration.settings import DatabaseSettings, load_settings
 
 MATCHING = str(Path(sys.executable).with_name("matching"))

@@ -7,11 +7,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.landing.backfill import BackfillResult, backfill_orphans
-from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.emulator.server import EmulatedApi, Fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import LandingError, TransientSourceError
+from orchestration.landing.pulls.backfill import BackfillResult, backfill_orphans
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 

@@ -12,10 +12,10 @@ import pytest
 from psycopg import sql
 from typer.testing import CliRunner
 
-from orchestration.landing import legacy
 from orchestration.landing.errors import LandingError
-from orchestration.landing.item_form import stable_id
-from orchestration.landing.legacy import LegacyResult, import_legacy
+from orchestration.landing.items.form import stable_id
+from orchestration.landing.legacy import database as legacy
+from orchestration.landing.legacy.database import LegacyResult, import_legacy
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 from orchestration.warehouse.locks import holding

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from orchestration.cli import app
-from orchestration.landing import app_rows, files, readers
+from orchestration.landing.app import rows as app_rows
 from orchestration.landing.emulator import marker
-from orchestration.landing.files import load_files
+from orchestration.landing.files import load as files
+from orchestration.landing.files import readers
+from orchestration.landing.files.load import load_files
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse import embedded
 from orchestration.warehouse.connection import connect

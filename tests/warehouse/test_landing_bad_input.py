@@ -21,9 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestration.landing.app.kinds import KINDS
 from orchestration.landing.errors import LandingError
-from orchestration.landing.files import FileCounts, load_files
-from orchestration.landing.kinds import KINDS
+from orchestration.landing.files.load import FileCounts, load_files
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 

@@ -15,18 +15,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.emulator.feed import CATEGORIES, EmulatedFeed, catalogue
 from orchestration.landing.emulator.marker import mark
 from orchestration.landing.emulator.server import EmulatedApi
 from orchestration.landing.emulator.world import build_world
 from orchestration.landing.errors import TransientSourceError
-from orchestration.landing.item_form import stable_id
-from orchestration.landing.json_feed import JsonFeedSource
-from orchestration.landing.runs import unfinished_run
-from orchestration.landing.slices import Window
-from orchestration.landing.sources import Place
-from orchestration.landing.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.items.form import stable_id
+from orchestration.landing.pulls.runs import unfinished_run
+from orchestration.landing.pulls.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
+from orchestration.landing.sources.feed import JsonFeedSource
+from orchestration.landing.windows import Window
 from orchestration.settings import DatabaseSettings, load_settings
 from orchestration.warehouse.connection import connect
 

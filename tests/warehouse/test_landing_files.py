@@ -19,8 +19,8 @@ import pytest
 
 from orchestration.landing.emulator.world import build_world, write_app_files, write_items_file
 from orchestration.landing.errors import LandingError
-from orchestration.landing.files import FileCounts, load_files
-from orchestration.landing.readers import STDIN
+from orchestration.landing.files.load import FileCounts, load_files
+from orchestration.landing.files.readers import STDIN
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 

@@ -7,12 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import EmulatedApi, Fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import LandingError, SourceError
-from orchestration.landing.masters import MastersResult, sync_masters
-from orchestration.landing.sources import Place
+from orchestration.landing.pulls.masters import MastersResult, sync_masters
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 from orchestration.warehouse.locks import holding

@@ -7,13 +7,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import EmulatedApi, Fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import LandingError, TransientSourceError
-from orchestration.landing.models import JAPAN
-from orchestration.landing.rankings import RankingsResult, sync_rankings
-from orchestration.landing.sources import Place
+from orchestration.landing.pulls.rankings import RankingsResult, sync_rankings
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials
+from orchestration.landing.windows import JAPAN
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 from orchestration.warehouse.locks import holding

@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from orchestration.landing import replay as replaying
-from orchestration.landing.columns import Column, one_of, text
+from orchestration.landing.app.columns import Column, one_of, text
+from orchestration.landing.app.kinds import KINDS
 from orchestration.landing.errors import LandingError
-from orchestration.landing.files import load_files
-from orchestration.landing.kinds import KINDS
+from orchestration.landing.files.load import load_files
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.replay import Filter, ReplayCounts, dismiss, open_rows, replay, summarize
 from orchestration.settings import DatabaseSettings

@@ -19,15 +19,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.emulator.server import EmulatedApi, Fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import CredentialsError, LandingError, PermanentSourceError, TransientSourceError
-from orchestration.landing.runs import Run, open_run, unfinished_run
-from orchestration.landing.slices import Window
-from orchestration.landing.sources import Place
-from orchestration.landing.sync import Part, SyncRequest, SyncResult, sync_items
-from orchestration.landing.throttle import SharedThrottle
+from orchestration.landing.pulls.runs import Run, open_run, unfinished_run
+from orchestration.landing.pulls.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
+from orchestration.landing.sources.throttle import SharedThrottle
+from orchestration.landing.windows import Window
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 
@@ -552,11 +552,11 @@ def test_a_source_that_asks_for_patience_holds_everybody_back(loader: Loader) ->
 VICTIM = """
 import contextlib, os, sys
 from datetime import UTC, datetime
-from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
-from orchestration.landing.slices import Window
-from orchestration.landing.sources import Place
-from orchestration.landing.sync import Part, SyncRequest, sync_items
-from orchestration.landing.throttle import SharedThrottle
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
+from orchestration.landing.windows import Window
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.pulls.sync import Part, SyncRequest, sync_items
+from orchestration.landing.sources.throttle import SharedThrottle
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
 host, port, user, dbname, base_url, pace = sys.argv[1:]

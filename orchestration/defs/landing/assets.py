@@ -21,12 +21,12 @@ from orchestration.defs.landing.pulls import (
     pull_result,
     pulling,
 )
-from orchestration.landing.backfill import backfill_orphans
-from orchestration.landing.client import DmmClient, DmmCredentials, DmmSource
-from orchestration.landing.masters import sync_masters
-from orchestration.landing.rankings import sync_rankings
-from orchestration.landing.runs import new_run_id
-from orchestration.landing.sources import Place
+from orchestration.landing.pulls.backfill import backfill_orphans
+from orchestration.landing.pulls.masters import sync_masters
+from orchestration.landing.pulls.rankings import sync_rankings
+from orchestration.landing.pulls.runs import new_run_id
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
 from orchestration.settings import DmmSettings, Settings
 
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=30), fail_window=timedelta(days=3))

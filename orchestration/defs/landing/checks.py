@@ -1,6 +1,6 @@
 """Whether the newest pull brought rows, and all of them: judged from what the warehouse holds.
 
-Belongs here: the checks. Does not belong here: what makes a slice complete (see `orchestration.landing.sync`).
+Belongs here: the checks. Does not belong here: what makes a slice complete (see `orchestration.landing.pulls.sync`).
 """
 
 from typing import Any

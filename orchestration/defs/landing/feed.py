@@ -1,6 +1,6 @@
 """The JSON feed as an asset: the second catalogue source, pulled by the same days and cadence as the first.
 
-Belongs here: what is pulled from the feed when. Does not belong here: how (`orchestration.landing.json_feed`).
+Belongs here: what is pulled from the feed when. Does not belong here: how (`orchestration.landing.sources.feed`).
 
 Its rows stand in `raw_dmm.items` under source `feed`, beside those of DMM: staging reads one table. The asset has a
 key of its own because that of the table, `raw_dmm/items`, is the pull from DMM, and each pull succeeds or fails alone.
@@ -17,8 +17,8 @@ from orchestration.defs.landing.pulls import (
     planned_landing,
     pulling,
 )
-from orchestration.landing.json_feed import SERVICE, SITE, JsonFeedSource
-from orchestration.landing.sources import Place
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.feed import SERVICE, SITE, JsonFeedSource
 from orchestration.settings import Settings
 
 

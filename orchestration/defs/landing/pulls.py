@@ -13,15 +13,14 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.landing.cadence import Cadence, windows_due
 from orchestration.landing.emulator import marker
 from orchestration.landing.errors import LandingError, PermanentSourceError, TransientSourceError
-from orchestration.landing.models import JAPAN
-from orchestration.landing.runs import Connector, new_run_id, unfinished_run
-from orchestration.landing.slices import Window
-from orchestration.landing.sources import CatalogueSource, Place
-from orchestration.landing.sync import Part, SyncRequest, covered_windows, sync_items
-from orchestration.landing.throttle import SharedThrottle
+from orchestration.landing.pulls.cadence import Cadence, windows_due
+from orchestration.landing.pulls.runs import Connector, new_run_id, unfinished_run
+from orchestration.landing.pulls.sync import Part, SyncRequest, covered_windows, sync_items
+from orchestration.landing.sources.contract import CatalogueSource, Place
+from orchestration.landing.sources.throttle import SharedThrottle
+from orchestration.landing.windows import JAPAN, Window
 from orchestration.progress import ProgressCallback
 from orchestration.reporting import PROCESS_TAG, current_reporter
 from orchestration.settings import Settings

@@ -21,7 +21,7 @@ from orchestration.landing.emulator.departments import (
 from orchestration.landing.emulator.stock import SORTS, Query, Stock
 from orchestration.landing.emulator.vocabulary import entity_name
 from orchestration.landing.emulator.world import Ints, World
-from orchestration.landing.models import JAPAN
+from orchestration.landing.windows import JAPAN
 
 _AFFILIATE_ID = re.compile(r"[A-Za-z0-9_-]+-99[0-9]")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")

@@ -1,7 +1,7 @@
 """A real HTTP server that answers like the JSON feed of a general shop, over a small deterministic catalogue.
 
 Belongs here: the catalogue, the bytes on the wire, and faults on request. Does not belong here: how an adapter copes
-(`orchestration.landing.json_feed`) and the DMM protocol (server).
+(`orchestration.landing.sources.feed`) and the DMM protocol (server).
 """
 
 import json

@@ -1,7 +1,7 @@
 """A real HTTP server that answers like the DMM Affiliate API, over a sample world.
 
 Belongs here: the bytes on the wire, and faults on request. Does not belong here: what an endpoint answers (catalogue),
-what a listing holds (stock) and how a client should cope (client).
+what a listing holds (stock) and how a client should cope (sources).
 """
 
 import errno

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.landing.app_rows import prepare
-from orchestration.landing.columns import check_batch, whole_number
-from orchestration.landing.kinds import DECISIONS, USERS, Kind
+from orchestration.landing.app.columns import check_batch, whole_number
+from orchestration.landing.app.kinds import DECISIONS, USERS, Kind
+from orchestration.landing.app.rows import prepare
 
 rows = st.lists(
     st.tuples(

@@ -12,10 +12,10 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from orchestration.landing.columns import check_batch
+from orchestration.landing.app.columns import check_batch
+from orchestration.landing.app.kinds import DECISIONS
 from orchestration.landing.errors import LandingError
-from orchestration.landing.kinds import DECISIONS
-from orchestration.landing.readers import Source
+from orchestration.landing.files.readers import Source
 
 ROWS = 2_000
 NAMES = [column.name for column in DECISIONS.columns]

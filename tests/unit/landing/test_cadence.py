@@ -6,8 +6,8 @@ from datetime import date, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.landing.cadence import Cadence, Coverage, horizon, windows_due
-from orchestration.landing.slices import Window
+from orchestration.landing.pulls.cadence import Cadence, Coverage, horizon, windows_due
+from orchestration.landing.windows import Window
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 TODAY = date(2026, 6, 30)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from orchestration.landing.client import DmmClient, DmmCredentials
 from orchestration.landing.emulator.server import FAULTS, HTTP_FAULTS, EmulatedApi, Fault, parse_fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import (
@@ -18,7 +17,8 @@ from orchestration.landing.errors import (
     PermanentSourceError,
     TransientSourceError,
 )
-from orchestration.landing.slices import Window
+from orchestration.landing.sources.dmm import DmmClient, DmmCredentials
+from orchestration.landing.windows import Window
 
 API_ID, AFFILIATE_ID = "SENTINELAPIID123", "sentinelaffiliate-990"
 PLACE = {"site": "FANZA", "service": "digital", "floor": "videoa"}

@@ -9,7 +9,7 @@ import pytest
 from orchestration.landing.emulator.departments import FLOORS
 from orchestration.landing.emulator.server import EmulatedApi
 from orchestration.landing.emulator.world import World, build_world
-from orchestration.landing.models import Item, check_item
+from orchestration.landing.items.models import Item, check_item
 
 CLIENT = httpx.Client(timeout=10)
 IDS = {"api_id": "EXAMPLEAPIID", "affiliate_id": "example-990"}

@@ -17,8 +17,8 @@ from orchestration.landing.emulator.departments import VIDEOA, VIDEOC, Floor, vi
 from orchestration.landing.emulator.stock import SORTS, Query, Stock
 from orchestration.landing.emulator.world import ANCHOR, World, catalogue_world
 from orchestration.landing.errors import LandingError
-from orchestration.landing.models import JAPAN
-from orchestration.landing.slices import Window, plan_slices
+from orchestration.landing.pulls.slices import plan_slices
+from orchestration.landing.windows import JAPAN, Window
 
 ITEMS = 20_000
 ROOT = Path(__file__).resolve().parents[3]

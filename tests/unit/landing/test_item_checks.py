@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.landing.models import Rejected, check_item, parse_japan_time
+from orchestration.landing.items.models import Rejected, check_item, parse_japan_time
+from orchestration.landing.items.snapshots import Snapshot, prepare_item
 from orchestration.landing.quarantine import BadRow
-from orchestration.landing.snapshots import Snapshot, prepare_item
 
 GOOD: dict[str, Any] = {
     "service_code": "digital",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.landing.item_form import clock, stable_id
+from orchestration.landing.items.form import clock, stable_id
 
 UUID = "8a2f6a8e-6f0e-4f0c-9d58-0c1f4c1d2e3f"
 
@@ -20,7 +20,7 @@ def test_ids_are_positive_whole_numbers_that_survive_floating_point(kind: str, k
 
 
 def test_an_id_is_the_same_in_another_process_and_differs_by_kind() -> None:
-    code = f"from orchestration.landing.item_form import stable_id; print(stable_id('genre', {UUID!r}))"
+    code = f"from orchestration.landing.items.form import stable_id; print(stable_id('genre', {UUID!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(other.stdout) == stable_id("genre", UUID) == 8341865197182929
     assert stable_id("maker", UUID) != stable_id("genre", UUID)

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.landing.client import DmmSource
 from orchestration.landing.emulator.feed import CATEGORIES, FAULTS, EmulatedFeed, FeedServer, catalogue
 from orchestration.landing.errors import CredentialsError, LandingError, PermanentSourceError, TransientSourceError
-from orchestration.landing.item_form import stable_id
-from orchestration.landing.json_feed import JsonFeedSource, item_of
-from orchestration.landing.models import Item, Rejected, check_item
-from orchestration.landing.slices import Window
-from orchestration.landing.snapshots import BadRow, Snapshot, prepare_item
-from orchestration.landing.sources import PULLED, CatalogueSource, Place
+from orchestration.landing.items.form import stable_id
+from orchestration.landing.items.models import Item, Rejected, check_item
+from orchestration.landing.items.snapshots import BadRow, Snapshot, prepare_item
+from orchestration.landing.sources.contract import PULLED, CatalogueSource, Place
+from orchestration.landing.sources.dmm import DmmSource
+from orchestration.landing.sources.feed import JsonFeedSource, item_of
+from orchestration.landing.windows import Window
 
 KEY = "SENTINEL-feed-key-1"
 ALWAYS = range(1, 1_000)

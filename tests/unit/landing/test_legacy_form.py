@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from orchestration.landing.errors import LandingError
-from orchestration.landing.item_form import stable_id
-from orchestration.landing.legacy_form import (
+from orchestration.landing.items.form import stable_id
+from orchestration.landing.items.snapshots import Snapshot, prepare_item
+from orchestration.landing.legacy.form import (
     TABLES,
     decision_of,
     item_of,
@@ -19,7 +20,6 @@ from orchestration.landing.legacy_form import (
     utc_time,
     volume,
 )
-from orchestration.landing.snapshots import Snapshot, prepare_item
 
 FULL = {table: [name for field in fields.values() for name in field.names] for table, fields in TABLES.items()}
 COLUMNS = match_columns(FULL)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestration.landing.columns import Column, check_batch, json_object, number, one_of, text, timestamp
+from orchestration.landing.app.columns import Column, check_batch, json_object, number, one_of, text, timestamp
 from orchestration.landing.errors import LandingError
-from orchestration.landing.readers import Source
+from orchestration.landing.files.readers import Source
 
 COLUMNS = (
     Column("user_id", text()),

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestration.landing.items.snapshots import Snapshot, prepare_item
 from orchestration.landing.masking import (
     Unstorable,
     canonical_json,
     mask_text,
     payload_hash,
 )
-from orchestration.landing.snapshots import Snapshot, prepare_item
 
 OURS = ("SENTINELAPI12345", "sentinel-990")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestration.landing.errors import CredentialsError, LandingError, TransientSourceError
-from orchestration.landing.masters import (
+from orchestration.landing.pulls.masters import (
     Master,
     MasterList,
     floor_rows,

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestration.landing.items.snapshots import Snapshot, prepare_item
+from orchestration.landing.pulls.rankings import ranks_of
 from orchestration.landing.quarantine import BadRow
-from orchestration.landing.rankings import ranks_of
-from orchestration.landing.snapshots import Snapshot, prepare_item
 
 
 def item(content_id: str) -> Snapshot:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.landing.errors import LandingError
-from orchestration.landing.slices import PlannedSlice, Window, plan_slices
+from orchestration.landing.pulls.slices import PlannedSlice, plan_slices
+from orchestration.landing.windows import Window
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - the wire form: Japan time without a zone
 SECOND = timedelta(seconds=1)

@@ -17,7 +17,7 @@ from orchestration.landing.emulator.world import (
     write_items_file,
 )
 from orchestration.landing.errors import LandingError
-from orchestration.landing.snapshots import Snapshot, prepare_item
+from orchestration.landing.items.snapshots import Snapshot, prepare_item
 
 NOW = int(ANCHOR.timestamp())
 

@@ -27,8 +27,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orchestration.landing.errors import LandingError
-from orchestration.landing.item_form import clock, stable_id
-from orchestration.landing.models import JAPAN
+from orchestration.landing.items.form import clock, stable_id
+from orchestration.landing.windows import JAPAN
 
 Row = Mapping[str, Any]
 

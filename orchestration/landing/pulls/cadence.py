@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from orchestration.landing.slices import Window
+from orchestration.landing.windows import Window
 
 _SECOND = timedelta(seconds=1)
 

@@ -1,7 +1,7 @@
 """Brings the source's own lists into `raw_dmm.masters`: floors, and their genres, makers, series, authors, performers.
 
 Belongs here: reading each list to its announced end, and adding a row where an entity changed. Does not belong here:
-HTTP (client), what a name means (dbt), when to run (an orchestrator's business).
+HTTP (sources), what a name means (dbt), when to run (an orchestrator's business).
 
 A list is landed whole, in one transaction, or not at all. Of a performer only id, name, reading and list links are
 kept: the rest of what the source tells about a person is dropped before anything is hashed, landed or quarantined.
@@ -19,13 +19,12 @@ from typing import Any
 
 import psycopg
 
-from orchestration.landing.client import DmmClient
 from orchestration.landing.errors import LandingError, SourceError
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
+from orchestration.landing.pulls.runs import Run, RunCounts, recorded_run
 from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.runs import Run, RunCounts, recorded_run
-from orchestration.landing.slices import OFFSET_CAP
-from orchestration.landing.sources import Place
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import OFFSET_CAP, DmmClient
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 log = logging.getLogger(__name__)

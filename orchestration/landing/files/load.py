@@ -1,7 +1,7 @@
 """Lands files: items, users, decisions, exposures, excluded tags. One transaction per file, counts that add up.
 
 Belongs here: opening files, counting, what a file as a whole must hold. Does not belong here: formats (readers), value
-rules (columns, kinds), how rows enter a table (app_rows, snapshots).
+rules and how rows enter a table (`app`, `items`).
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from typing import Any, TypeVar
 import psycopg
 import pyarrow as pa
 
-from orchestration.landing.app_rows import CHUNK_ROWS, AppTable, Prepared, prepare
-from orchestration.landing.columns import check_batch, timestamp
+from orchestration.landing.app.columns import check_batch, timestamp
+from orchestration.landing.app.kinds import KINDS, Kind
+from orchestration.landing.app.rows import CHUNK_ROWS, AppTable, Prepared, prepare
 from orchestration.landing.errors import LandingError
-from orchestration.landing.kinds import KINDS, Kind
-from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.readers import Batch, Source, decode_line
-from orchestration.landing.runs import new_run_id
-from orchestration.landing.snapshots import (
+from orchestration.landing.files.readers import Batch, Source, decode_line
+from orchestration.landing.items.snapshots import (
     Snapshot,
     land_staged_items,
     open_item_staging,
     prepare_item,
     stage_items,
 )
+from orchestration.landing.pulls.runs import new_run_id
+from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 Connector = Callable[[], psycopg.Connection[Any]]

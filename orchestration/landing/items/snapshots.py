@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from orchestration.landing.items.models import Rejected, check_item
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
-from orchestration.landing.models import Rejected, check_item
 from orchestration.landing.quarantine import BadRow
 
 

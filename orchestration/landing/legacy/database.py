@@ -1,7 +1,7 @@
 """Brings items, users and decisions over from the product's earlier Postgres database, counted on both sides.
 
 Belongs here: reading that database in one read-only snapshot, and handing its rows to the loader of files. Does not
-belong here: what its rows mean (legacy_form), how rows land (files). Nothing is ever written over there, and nothing
+belong here: what its rows mean (form), how rows land (files). Nothing is ever written over there, and nothing
 of its address is repeated in a message: a mistyped one can hold the password anywhere.
 
 Rows travel as files in a private folder, so that they meet the same checks, quarantine and inserts as any file, and
@@ -26,11 +26,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from orchestration.landing.errors import LandingError
-from orchestration.landing.files import FileCounts, load_files
-from orchestration.landing.legacy_form import TABLES, decision_of, filled, item_of, match_columns, user_of
+from orchestration.landing.files.load import FileCounts, load_files
+from orchestration.landing.legacy.form import TABLES, decision_of, filled, item_of, match_columns, user_of
+from orchestration.landing.pulls.runs import new_run_id
 from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.runs import new_run_id
-from orchestration.landing.sources import PULLED
+from orchestration.landing.sources.contract import PULLED
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.locks import holding

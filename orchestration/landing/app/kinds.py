@@ -5,7 +5,7 @@ Belongs here: columns, keys and SQL of a kind. Does not belong here: files, batc
 
 from dataclasses import dataclass
 
-from orchestration.landing.columns import (
+from orchestration.landing.app.columns import (
     Column,
     boolean,
     integer,

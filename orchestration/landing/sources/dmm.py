@@ -22,11 +22,14 @@ from orchestration.landing.errors import (
     SourceError,
     TransientSourceError,
 )
-from orchestration.landing.http import JsonClient, require_json_type, require_same_clock, status_error
-from orchestration.landing.slices import OFFSET_CAP, Window
-from orchestration.landing.sources import ItemPage, Place
+from orchestration.landing.sources.contract import ItemPage, Place
+from orchestration.landing.sources.http import JsonClient, require_json_type, require_same_clock, status_error
+from orchestration.landing.windows import Window
 
 BASE_URL = "https://api.dmm.com/affiliate/v3"
+OFFSET_CAP = 50_000
+"""The last offset the API answers, and where its totals stop."""
+
 PAGE_SIZE = 100
 """The most rows ItemList gives in one answer."""
 

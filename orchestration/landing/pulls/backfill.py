@@ -11,9 +11,9 @@ from datetime import timedelta
 import psycopg
 
 from orchestration.landing.errors import LandingError
-from orchestration.landing.lookups import land_by_id
-from orchestration.landing.runs import Connector, Run, RunCounts, recorded_run
-from orchestration.landing.sources import CatalogueSource
+from orchestration.landing.pulls.lookups import land_by_id
+from orchestration.landing.pulls.runs import Connector, Run, RunCounts, recorded_run
+from orchestration.landing.sources.contract import CatalogueSource
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 ASK_AGAIN_AFTER = timedelta(days=7)

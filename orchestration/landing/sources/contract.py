@@ -8,7 +8,7 @@ because that is what staging reads.
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestration.landing.slices import Window
+from orchestration.landing.windows import Window
 
 PULLED = frozenset({"dmm", "feed"})
 """Names of the sources that are pulled: nothing else may land items under them."""

@@ -1,7 +1,7 @@
 """Brings parts of a catalogue into `raw_dmm.items`, completely or with an error that says what is missing.
 
 Belongs here: planning, paging, progress in `raw_dmm.slices`, completeness, what is gone. Does not belong here: a
-source's protocol (client), what a snapshot is (snapshots), what is due when (cadence), when to run (an orchestrator's
+source's protocol (sources), what a snapshot is (snapshots), what is due when (cadence), when to run (an orchestrator's
 business).
 
 A slice is complete when as many different items were seen as the source announced. An earlier system took an error for
@@ -22,22 +22,22 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from orchestration.landing.cadence import Coverage
 from orchestration.landing.errors import LandingError, SourceError
-from orchestration.landing.lookups import land_by_id
-from orchestration.landing.masking import mask_text
-from orchestration.landing.models import JAPAN
-from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.runs import Connector, Run, RunCounts, recorded_run
-from orchestration.landing.slices import PlannedSlice, Window, plan_slices
-from orchestration.landing.snapshots import (
+from orchestration.landing.items.snapshots import (
     Progress,
     Snapshot,
     land_offered_items,
     prepare_item,
     withdraw_item,
 )
-from orchestration.landing.sources import CatalogueSource, Place
+from orchestration.landing.masking import mask_text
+from orchestration.landing.pulls.cadence import Coverage
+from orchestration.landing.pulls.lookups import land_by_id
+from orchestration.landing.pulls.runs import Connector, Run, RunCounts, recorded_run
+from orchestration.landing.pulls.slices import PlannedSlice, plan_slices
+from orchestration.landing.quarantine import BadRow, quarantine
+from orchestration.landing.sources.contract import CatalogueSource, Place
+from orchestration.landing.windows import JAPAN, Window
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any
 
 import psycopg
 
+from orchestration.landing.items.snapshots import Snapshot, land_offered_items, prepare_item
 from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.snapshots import Snapshot, land_offered_items, prepare_item
-from orchestration.landing.sources import CatalogueSource
+from orchestration.landing.sources.contract import CatalogueSource
 
 
 @dataclass(frozen=True)

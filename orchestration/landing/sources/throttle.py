@@ -1,7 +1,7 @@
 """How fast and how often a source may be asked: evenly spaced starts, and a budget per run.
 
 Belongs here: waiting for a turn and counting turns, in one process or across all. Does not belong here: sending
-requests (client) or deciding what deserves another attempt.
+requests (http) or deciding what deserves another attempt.
 """
 
 import threading

@@ -8,56 +8,9 @@ least that many, split". An earlier system read it as the size of the catalogue 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from orchestration.landing.errors import LandingError
-from orchestration.landing.models import JAPAN
-
-OFFSET_CAP = 50_000
-"""The last offset the API answers, and where its totals stop."""
-
-_SECOND = timedelta(seconds=1)
-
-
-@dataclass(frozen=True, order=True)
-class Window:
-    """A closed interval of whole seconds of Japan time, without a zone, as it goes over the wire."""
-
-    first: datetime
-    last: datetime
-
-    def __post_init__(self) -> None:
-        """Refuse what the API would misread."""
-        if self.first.tzinfo or self.last.tzinfo or self.first.microsecond or self.last.microsecond:
-            raise ValueError("a window holds whole seconds of Japan time without a zone")
-        if self.first > self.last:
-            raise ValueError(f"a window cannot end ({self.last}) before it starts ({self.first})")
-
-    @classmethod
-    def between(cls, start: datetime, end: datetime) -> "Window":
-        """Make the closed window of the half-open interval [start, end) of aware times."""
-        first, last = (moment.astimezone(JAPAN).replace(tzinfo=None, microsecond=0) for moment in (start, end))
-        return cls(first, last - _SECOND)
-
-    @property
-    def first_at(self) -> datetime:
-        """The first second as an aware time."""
-        return self.first.replace(tzinfo=JAPAN)
-
-    @property
-    def last_at(self) -> datetime:
-        """The last second as an aware time."""
-        return self.last.replace(tzinfo=JAPAN)
-
-    def halves(self) -> tuple["Window", "Window"]:
-        """Cut into two windows that touch and do not overlap."""
-        seconds = int((self.last - self.first).total_seconds()) + 1
-        middle = self.first + timedelta(seconds=seconds // 2)
-        return Window(self.first, middle - _SECOND), Window(middle, self.last)
-
-    def __str__(self) -> str:
-        """Read well in an error message."""
-        return f"{self.first:%Y-%m-%d %H:%M:%S} to {self.last:%Y-%m-%d %H:%M:%S} JST"
+from orchestration.landing.windows import Window
 
 
 @dataclass(frozen=True)

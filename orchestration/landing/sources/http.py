@@ -18,7 +18,7 @@ import httpx
 import tenacity
 
 from orchestration.landing.errors import CredentialsError, PermanentSourceError, SourceError, TransientSourceError
-from orchestration.landing.throttle import LocalThrottle, Throttle
+from orchestration.landing.sources.throttle import LocalThrottle, Throttle
 
 _LONGEST_WAIT = 120.0
 _MOST_CLOCK_SKEW = timedelta(minutes=5)

@@ -24,11 +24,10 @@ from typing import Any, Self
 import httpx
 
 from orchestration.landing.errors import CredentialsError, TransientSourceError
-from orchestration.landing.http import JsonClient, decoded
-from orchestration.landing.item_form import clock, stable_id
-from orchestration.landing.models import JAPAN
-from orchestration.landing.slices import Window
-from orchestration.landing.sources import ItemPage, Place
+from orchestration.landing.items.form import clock, stable_id
+from orchestration.landing.sources.contract import ItemPage, Place
+from orchestration.landing.sources.http import JsonClient, decoded
+from orchestration.landing.windows import JAPAN, Window
 
 SITE = SERVICE = "shop"
 """Items lie under `feed/shop/<category>/<id>`."""

@@ -8,12 +8,10 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, ValidationError
 
-JAPAN = ZoneInfo("Asia/Tokyo")
-"""The API's clock: all its times are Japan time without a zone."""
+from orchestration.landing.windows import JAPAN
 
 CONTENT_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 

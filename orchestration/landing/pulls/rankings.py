@@ -1,6 +1,6 @@
 """Brings the daily order of each floor by rank into `raw_dmm.rankings`, and the items it shows into `raw_dmm.items`.
 
-Belongs here: which rows of which pages make a day's ranking, and writing it once. Does not belong here: HTTP (client),
+Belongs here: which rows of which pages make a day's ranking, and writing it once. Does not belong here: HTTP (sources),
 what a rank is worth (dbt), when to run (an orchestrator's business).
 
 The source's order is volatile and is asked for page by page. An item that meets us on two pages has moved between
@@ -18,18 +18,17 @@ from typing import Any
 
 import psycopg
 
-from orchestration.landing.client import DmmClient
 from orchestration.landing.errors import LandingError, SourceError
-from orchestration.landing.models import JAPAN
-from orchestration.landing.quarantine import BadRow, quarantine
-from orchestration.landing.runs import Run, RunCounts, recorded_run
-from orchestration.landing.slices import OFFSET_CAP
-from orchestration.landing.snapshots import (
+from orchestration.landing.items.snapshots import (
     Snapshot,
     land_offered_items,
     prepare_item,
 )
-from orchestration.landing.sources import Place
+from orchestration.landing.pulls.runs import Run, RunCounts, recorded_run
+from orchestration.landing.quarantine import BadRow, quarantine
+from orchestration.landing.sources.contract import Place
+from orchestration.landing.sources.dmm import OFFSET_CAP, DmmClient
+from orchestration.landing.windows import JAPAN
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 log = logging.getLogger(__name__)

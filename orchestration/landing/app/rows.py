@@ -22,7 +22,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 from psycopg import sql
 
-from orchestration.landing.kinds import Kind
+from orchestration.landing.app.kinds import Kind
 
 CHUNK_ROWS = 262_144
 """Rows that are sorted and copied at once: every chunk passes through the whole index once."""

@@ -1,0 +1,1 @@
+"""Files of any format, as rows of items or of the app."""

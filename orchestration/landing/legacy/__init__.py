@@ -1,0 +1,1 @@
+"""The product's earlier database, as items and rows of the app."""

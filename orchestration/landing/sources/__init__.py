@@ -1,0 +1,1 @@
+"""Catalogue sources: the contract they answer to, and one adapter each."""
