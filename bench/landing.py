@@ -36,7 +36,7 @@ from orchestration.landing.errors import TransientSourceError
 from orchestration.landing.pulls import sync as syncing
 from orchestration.landing.pulls.cadence import Cadence, windows_due
 from orchestration.landing.pulls.slices import plan_slices
-from orchestration.landing.pulls.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.pulls.sync import Part, PullResult, SyncRequest, sync_items
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.sources.throttle import SharedThrottle
@@ -116,7 +116,7 @@ def client(base_url: str, throttle: Any = None) -> DmmClient:
     )
 
 
-def land(loader: Any, base_url: str, run_id: str) -> tuple[SyncResult, int]:
+def land(loader: Any, base_url: str, run_id: str) -> tuple[PullResult, int]:
     """Land all; return the result and how often the run had to be started again."""
     restarts = 0
     while True:
@@ -232,9 +232,7 @@ def run(server: embedded.Server, options: argparse.Namespace) -> None:
             started = time.perf_counter()
             result, _ = land(loader, base_url, "first")
             seconds = time.perf_counter() - started
-        print(
-            f"landing: {result.items_offered:,} items in {seconds:.0f} s, {result.items_offered / seconds:,.0f} items/s"
-        )
+        print(f"landing: {result.offered:,} items in {seconds:.0f} s, {result.offered / seconds:,.0f} items/s")
         for label, spent in sorted(watch.seconds.items(), key=lambda pair: -pair[1]):
             print(f"  {label}: {spent / seconds:.0%}")
         print(f"  {memory}; {facts(calm)}")
@@ -243,10 +241,7 @@ def run(server: embedded.Server, options: argparse.Namespace) -> None:
         started = time.perf_counter()
         again, _ = land(loader, base_url, "again")
         seconds = time.perf_counter() - started
-        print(
-            f"again, unchanged: {again.snapshots_added} added of {again.items_offered:,}, "
-            f"{again.items_offered / seconds:,.0f} items/s"
-        )
+        print(f"again, unchanged: {again.added} added of {again.offered:,}, {again.offered / seconds:,.0f} items/s")
     if options.skip_faults:
         return
     stormy = databases["stormy"]
@@ -261,7 +256,7 @@ def run(server: embedded.Server, options: argparse.Namespace) -> None:
             sent = int((connection.execute("select requests from raw_dmm.syncs").fetchone() or (0,))[0])
             retries_row = connection.execute("select sum(attempts) from raw_dmm.slices").fetchone()
         least = least_requests(stormy, "stormy")
-        print(f"30 % faults: {result.items_offered:,} items in {seconds:.0f} s, {restarts} restarts; {facts(stormy)}")
+        print(f"30 % faults: {result.offered:,} items in {seconds:.0f} s, {restarts} restarts; {facts(stormy)}")
         print(f"  slices read {retries_row[0] if retries_row else '?'} times in {result.slices} slices")
         print(
             f"  requests {sent:,}; least {least:,} if none failed, {least / 0.698:,.0f} if 30.2 % do: "

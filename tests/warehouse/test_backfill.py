@@ -25,11 +25,6 @@ def world() -> World:
     return build_world("small")
 
 
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
 def orphans(warehouse: DatabaseSettings, *content_ids: str) -> None:
     """Put a table in the place of the model, with the columns a backfill reads; the first id is the most wanted."""
     with connect(warehouse, "transformer") as connection:
@@ -65,7 +60,7 @@ def test_exactly_the_orphans_are_asked_for_the_most_wanted_first(
         result = backfill(api, loader)
         assert api.requests == {"ItemList": 3}
     assert (result.orphans, result.asked, result.found, result.unknown) == (3, 3, 2, 1)
-    assert (result.counts.offered, result.counts.added) == (2, 2)
+    assert (result.offered, result.added) == (2, 2)
     asked = look(warehouse, "select content_id, items_found from raw_dmm.lookups order by lookup_id")
     assert asked == [(known[1], 1), ("nobody00001", 0), (known[0], 1)]
     assert {c for (c,) in look(warehouse, "select content_id from raw_dmm.items")} == set(known)
@@ -106,8 +101,8 @@ def test_an_answer_that_cannot_be_read_is_quarantined_and_counted(
     orphans(warehouse, str(world.content_ids[0]))
     with EmulatedApi(world, faults=[Fault("bad_date")]) as api:
         result = backfill(api, loader)
-    assert result.counts.quarantined_by_reason == {"bad_date": 1}
-    assert (result.found, result.counts.offered, result.counts.added) == (0, 1, 0)
+    assert result.quarantined_by_reason == {"bad_date": 1}
+    assert (result.found, result.offered, result.added) == (0, 1, 0)
 
 
 def test_without_a_dbt_build_it_says_what_to_do(world: World, loader: Loader) -> None:

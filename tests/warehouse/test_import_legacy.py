@@ -44,17 +44,6 @@ def key(name: str) -> UUID:
     return uuid5(UUID(int=0), name)
 
 
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
-
-
 class Earlier:
     """The earlier database: a connection of its owner, and the address of a login that may only read it."""
 

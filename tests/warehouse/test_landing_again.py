@@ -6,7 +6,7 @@ copied, so that a few hundred rows meet what ten million would.
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,7 @@ from orchestration.landing.emulator import marker
 from orchestration.landing.files import load as files
 from orchestration.landing.files import readers
 from orchestration.landing.files.load import load_files
-from orchestration.settings import DatabaseSettings
 from orchestration.warehouse import embedded
-from orchestration.warehouse.connection import connect
 
 pytestmark = pytest.mark.warehouse
 
@@ -38,17 +36,6 @@ STATE = """
     select user_id, content_id, decision, decided_at, surface from raw_app.decisions
     order by user_id, content_id, decision, decided_at
 """
-
-
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import gzip
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -24,8 +24,6 @@ from hypothesis import strategies as st
 from orchestration.landing.app.kinds import KINDS
 from orchestration.landing.errors import LandingError
 from orchestration.landing.files.load import FileCounts, load_files
-from orchestration.settings import DatabaseSettings
-from orchestration.warehouse.connection import connect
 
 pytestmark = pytest.mark.warehouse
 
@@ -160,17 +158,6 @@ BAD_ITEMS: list[tuple[Any, str]] = [
     ("text", "not_an_object"),
     (None, "not_an_object"),
 ]
-
-
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query, *values: connection.execute(query, values).fetchall()
 
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:

@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from orchestration.landing.emulator.world import build_world
 from orchestration.landing.errors import TransientSourceError
 from orchestration.landing.items.form import stable_id
 from orchestration.landing.pulls.runs import unfinished_run
-from orchestration.landing.pulls.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.pulls.sync import Part, PullResult, SyncRequest, sync_items
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.sources.feed import JsonFeedSource
 from orchestration.landing.windows import Window
 from orchestration.settings import DatabaseSettings, load_settings
-from orchestration.warehouse.connection import connect
 
 pytestmark = pytest.mark.warehouse
 
@@ -39,22 +38,11 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 Loader = Callable[[], psycopg.Connection[Any]]
 
 
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
-
-
 def parts(site: str, service: str, floors: tuple[str, ...]) -> tuple[Part, ...]:
     return tuple(Part(Place(site, service, floor), (Window.between(START, END),)) for floor in floors)
 
 
-def sync(feed: EmulatedFeed, loader: Loader, run_id: str = "run-1", *, cap: int = 80) -> SyncResult:
+def sync(feed: EmulatedFeed, loader: Loader, run_id: str = "run-1", *, cap: int = 80) -> PullResult:
     request = SyncRequest(run_id, "test", parts("shop", "shop", CATEGORIES), ceiling=cap * 3 // 4)
     quick: dict[str, Any] = {"requests_per_second": None, "backoff": 0.001, "longest_backoff": 0.002}
     with JsonFeedSource(KEY, feed.base_url, cap=cap, **quick) as source:
@@ -68,7 +56,7 @@ def test_the_feed_lands_whole_past_what_one_listing_shows(loader: Loader, look: 
     assert set(look("select source, service, floor, content_id from raw_dmm.items")) == {
         ("feed", "shop", item["category"], item["id"].lower()) for item in catalogue()
     }
-    assert (result.items_offered, result.snapshots_added, result.quarantined) == (300, 300, 0)
+    assert (result.offered, result.added, result.quarantined) == (300, 300, 0)
     assert look("select source, state, bool_and(rows_seen = total_count) from raw_dmm.slices group by 1, 2") == [
         ("feed", "complete", True)
     ]
@@ -85,7 +73,7 @@ def test_a_run_that_a_fault_ended_goes_on_where_it_stopped(loader: Loader, look:
         with loader() as connection:
             assert unfinished_run(connection, "feed", "items", "test") == "run-1"
         feed.server.faults = {}
-        assert sync(feed, loader, cap=WHOLE).items_offered == 300
+        assert sync(feed, loader, cap=WHOLE).offered == 300
     assert look("select state, max(attempts) from raw_dmm.slices group by 1") == [("complete", 1)]
     assert look("select count(*), count(distinct content_id) from raw_dmm.items") == [(300, 300)]
 
@@ -94,9 +82,9 @@ def test_only_changes_are_added_and_what_is_gone_is_marked(loader: Loader, look:
     with EmulatedFeed() as feed:
         sync(feed, loader)
         again = sync(feed, loader, "run-2")
-        assert (again.snapshots_added, again.unchanged) == (0, 300)
+        assert (again.added, again.unchanged) == (0, 300)
         feed.server.items = catalogue(day=1)
-        assert sync(feed, loader, "run-3").snapshots_added == 30
+        assert sync(feed, loader, "run-3").added == 30
         feed.server.items = catalogue(day=2)
         assert sync(feed, loader, "run-4").withdrawn == 6
         gone = {(item["id"].lower(),) for item in catalogue()} - {(item["id"].lower(),) for item in catalogue(day=2)}

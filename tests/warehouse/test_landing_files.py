@@ -6,7 +6,7 @@ import io
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +21,6 @@ from orchestration.landing.emulator.world import build_world, write_app_files, w
 from orchestration.landing.errors import LandingError
 from orchestration.landing.files.load import FileCounts, load_files
 from orchestration.landing.files.readers import STDIN
-from orchestration.settings import DatabaseSettings
-from orchestration.warehouse.connection import connect
 
 pytestmark = pytest.mark.warehouse
 
@@ -30,17 +28,6 @@ Loader = Callable[[], psycopg.Connection[Any]]
 GOOD = {"user_id": "u1", "content_id": "abc00123", "decision": "like", "decided_at": "2026-01-10T10:00:00+09:00"}
 ITEM = {"service_code": "digital", "floor_code": "videoa", "content_id": "abc00123", "title": "春の旅行だより"}
 ITEM |= {"date": "2026-01-10 10:00:53", "affiliateURL": "https://r.example/?lurl=x&af_id=someone-990&ch=api"}
-
-
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
 
 
 def as_csv(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -33,17 +33,6 @@ def api() -> Iterator[EmulatedApi]:
         yield running
 
 
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
-
-
 class SpoiledClient(DmmClient):
     """A client whose answers may be changed before anybody sees them."""
 

@@ -37,17 +37,6 @@ def api(world: World) -> Iterator[EmulatedApi]:
         yield running
 
 
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
-
-
 def client_of(api: EmulatedApi) -> DmmClient:
     pace: dict[str, Any] = {"requests_per_second": None, "backoff": 0.001, "longest_backoff": 0.002, "max_attempts": 2}
     return DmmClient(DmmCredentials(API_ID, AFFILIATE_ID), api.base_url, **pace)

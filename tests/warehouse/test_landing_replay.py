@@ -1,7 +1,7 @@
 """A quarantined row waits until today's rules can read it, lands then as any other row, and is closed once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,12 +35,6 @@ EVERYTHING = Filter()
 @pytest.fixture
 def loader(warehouse: DatabaseSettings) -> Loader:
     return lambda: connect(warehouse, "loader", autocommit=True)
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
 
 
 def as_jsonl(path: Path, rows: list[Any]) -> Path:

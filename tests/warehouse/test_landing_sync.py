@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchestration.landing.emulator.server import EmulatedApi, Fault
 from orchestration.landing.emulator.world import World, build_world
 from orchestration.landing.errors import CredentialsError, LandingError, PermanentSourceError, TransientSourceError
 from orchestration.landing.pulls.runs import Run, open_run, unfinished_run
-from orchestration.landing.pulls.sync import Part, SyncRequest, SyncResult, sync_items
+from orchestration.landing.pulls.sync import Part, PullResult, SyncRequest, sync_items
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.sources.throttle import SharedThrottle
@@ -45,17 +45,6 @@ def world() -> World:
     return build_world("small")
 
 
-@pytest.fixture
-def loader(warehouse: DatabaseSettings) -> Loader:
-    return lambda: connect(warehouse, "loader")
-
-
-@pytest.fixture
-def look(warehouse: DatabaseSettings) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    with connect(warehouse, autocommit=True) as connection:
-        yield lambda query: connection.execute(query).fetchall()
-
-
 def parts(start: datetime = START, end: datetime = END, floors: tuple[str, ...] = FLOORS) -> tuple[Part, ...]:
     return tuple(Part(Place("FANZA", "digital", floor), (Window.between(start, end),)) for floor in floors)
 
@@ -69,7 +58,7 @@ def sync(
     cap: int = 150,
     name: str = "dmm",
     **options: Any,
-) -> SyncResult:
+) -> PullResult:
     request: dict[str, Any] = {"purpose": "test", "parts": of or parts(), "ceiling": 40}
     request |= {key: options.pop(key) for key in list(options) if key in SyncRequest.__dataclass_fields__}
     credentials = DmmCredentials(API_ID, AFFILIATE_ID)
@@ -108,7 +97,7 @@ def test_the_whole_window_is_landed_past_the_offset_cap(world: World, loader: Lo
     wanted = expected(world)
     assert len(wanted) > 300
     assert set(look("select floor, content_id from raw_dmm.items")) == wanted
-    assert (result.items_offered, result.snapshots_added, result.unchanged) == (len(wanted), len(wanted), 0)
+    assert (result.offered, result.added, result.unchanged) == (len(wanted), len(wanted), 0)
     assert look("select state, bool_and(rows_seen = total_count) from raw_dmm.slices group by 1") == [
         ("complete", True)
     ]
@@ -123,13 +112,13 @@ def test_a_second_sync_adds_nothing_and_a_price_change_adds_one_snapshot(
     with EmulatedApi(world, cap=150) as api:
         first = sync(api, loader)
         second = sync(api, loader, "run-2")
-    assert (second.snapshots_added, second.unchanged) == (0, first.items_offered)
+    assert (second.added, second.unchanged) == (0, first.offered)
     with EmulatedApi(world, cap=150, day=3) as api:
         third = sync(api, loader, "run-3")
     changed = look(
         "select count(*) from (select 1 from raw_dmm.items group by floor, content_id having count(*) > 1) as c"
     )
-    assert third.snapshots_added == changed[0][0] > 0
+    assert third.added == changed[0][0] > 0
 
 
 def test_a_finished_run_is_not_read_again(world: World, loader: Loader) -> None:
@@ -321,7 +310,7 @@ def test_a_bad_item_goes_to_quarantine_and_the_rest_lands(
     with EmulatedApi(world, cap=150, faults=[Fault(name, only_pages=True)]) as api:
         result = sync(api, loader)
     assert result.quarantined_by_reason == {reason: result.quarantined}
-    assert result.items_offered == result.snapshots_added + result.unchanged + result.quarantined
+    assert result.offered == result.added + result.unchanged + result.quarantined
     assert look("select count(distinct payload_hash), min(reason), min(kind) from raw_dmm.quarantine") == [
         (result.quarantined, reason, "item")
     ]
@@ -341,12 +330,10 @@ def test_no_rows_where_rows_were_expected_is_an_error(world: World, loader: Load
     with EmulatedApi(world) as api:
         with pytest.raises(LandingError, match="digital/videoa holds no item from 2040-01-01"):
             sync(api, loader, of=nothing)
-        assert sync(api, loader, "run-2", nothing, allow_empty=True).items_offered == 0
+        assert sync(api, loader, "run-2", nothing, allow_empty=True).offered == 0
         assert look("select run_id, state, total_count from raw_dmm.slices") == [("run-2", "complete", 0)] * 2
         sync(api, loader, "run-3")
-        assert (
-            sync(api, loader, "run-4", nothing).items_offered == 0
-        )  # a floor that holds items may have a quiet window
+        assert sync(api, loader, "run-4", nothing).offered == 0  # a floor that holds items may have a quiet window
 
 
 def test_two_syncs_of_a_source_do_not_interleave(world: World, loader: Loader, warehouse: DatabaseSettings) -> None:
@@ -394,7 +381,7 @@ def test_a_run_goes_on_at_the_next_offset_and_still_proves_the_slice(world: Worl
     assert set(look("select floor, content_id from raw_dmm.items")) == wanted
     assert look("select state, attempts, rows_seen from raw_dmm.slices") == [("complete", 1, len(wanted))]
     # Of the run, not of the process.
-    assert (again.items_offered, again.snapshots_added) == (len(wanted), len(wanted))
+    assert (again.offered, again.added) == (len(wanted), len(wanted))
 
 
 def test_rows_that_moved_while_a_run_was_down_are_noticed_and_the_slice_is_read_again(
@@ -421,7 +408,7 @@ def test_bad_rows_count_as_seen_after_a_resume(world: World, loader: Loader, loo
         api.server.faults = (bad,)
         result = sync(api, loader, of=ONE_FLOOR, ceiling=900, cap=1_000)
     assert result.quarantined_by_reason == {"bad_date": 3}
-    assert result.items_offered == result.snapshots_added + result.unchanged + 3
+    assert result.offered == result.added + result.unchanged + 3
     assert look("select state, attempts from raw_dmm.slices") == [("complete", 1)]
 
 

@@ -13,6 +13,7 @@ import dagster as dg
 from orchestration.defs.landing.pulls import (
     LANDING_DAYS,
     OWNERS,
+    PULLED,
     TAGS,
     CatalogueConfig,
     Pull,
@@ -61,10 +62,7 @@ def _places(dmm: DmmSettings) -> list[Place]:
     key=["raw_dmm", "items"],
     partitions_def=LANDING_DAYS,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="raw",
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    tags=TAGS,
+    **PULLED,
     freshness_policy=DAILY,
 )
 def raw_dmm_items(
@@ -92,10 +90,7 @@ def raw_dmm_items(
 
 @dg.asset(
     key=["raw_dmm", "masters"],
-    group_name="raw",
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    tags=TAGS,
+    **PULLED,
     freshness_policy=WEEKLY,
 )
 def raw_dmm_masters(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
@@ -110,24 +105,12 @@ def raw_dmm_masters(context: dg.AssetExecutionContext, settings: dg.ResourcePara
             request_budget=dmm.request_budget,
             on_progress=pull.on_progress,
         )
-    return pull_result(
-        result.run_id,
-        result.quarantined_by_reason,
-        lists=result.lists,
-        requests=result.requests,
-        offered=result.offered,
-        added=result.added,
-        unchanged=result.unchanged,
-        quarantined=result.quarantined,
-    )
+    return pull_result(result)
 
 
 @dg.asset(
     key=["raw_dmm", "rankings"],
-    group_name="raw",
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    tags=TAGS,
+    **PULLED,
     freshness_policy=DAILY,
 )
 def raw_dmm_rankings(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
@@ -145,24 +128,12 @@ def raw_dmm_rankings(context: dg.AssetExecutionContext, settings: dg.ResourcePar
             request_budget=dmm.request_budget,
             on_progress=pull.on_progress,
         )
-    return pull_result(
-        result.run_id,
-        result.quarantined_by_reason,
-        day=str(result.ranked_on),
-        floors=result.floors,
-        skipped=result.skipped,
-        ranked=result.ranked,
-        requests=result.requests,
-        added=result.added,
-    )
+    return pull_result(result, day=str(result.ranked_on))
 
 
 @dg.asset(
     key=["raw_dmm", "lookups"],
-    group_name="raw",
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    tags=TAGS,
+    **PULLED,
 )
 def raw_dmm_lookups(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Items asked for by id: those that users decided on or were shown and that no landing has brought yet.
@@ -179,15 +150,7 @@ def raw_dmm_lookups(context: dg.AssetExecutionContext, settings: dg.ResourcePara
             request_budget=dmm.request_budget,
             on_progress=pull.on_progress,
         )
-    return pull_result(
-        result.run_id,
-        result.counts.quarantined_by_reason,
-        orphans=result.orphans,
-        asked=result.asked,
-        found=result.found,
-        unknown=result.unknown,
-        added=result.counts.added,
-    )
+    return pull_result(result)
 
 
 def _written_elsewhere(schema: str, name: str, description: str) -> dg.AssetSpec:

@@ -10,8 +10,7 @@ import dagster as dg
 
 from orchestration.defs.landing.pulls import (
     LANDING_DAYS,
-    OWNERS,
-    TAGS,
+    PULLED,
     CatalogueConfig,
     land_items,
     planned_landing,
@@ -27,10 +26,7 @@ from orchestration.settings import Settings
     key=["raw_feed", "items"],
     partitions_def=LANDING_DAYS,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="raw",
-    kinds={"python", "postgres"},
-    owners=OWNERS,
-    tags=TAGS,
+    **PULLED,
 )
 def raw_feed_items(
     context: dg.AssetExecutionContext, config: CatalogueConfig, settings: dg.ResourceParam[Settings]

@@ -4,7 +4,6 @@ Belongs here: the frame of a pull. Does not belong here: sources (assets, feed) 
 (`orchestration.landing`).
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import dagster as dg
 from orchestration.landing.emulator import marker
 from orchestration.landing.errors import LandingError, PermanentSourceError, TransientSourceError
 from orchestration.landing.pulls.cadence import Cadence, windows_due
-from orchestration.landing.pulls.runs import Connector, new_run_id, unfinished_run
+from orchestration.landing.pulls.runs import Connector, PullResult, new_run_id, unfinished_run
 from orchestration.landing.pulls.sync import Part, SyncRequest, covered_windows, sync_items
 from orchestration.landing.sources.contract import CatalogueSource, Place
 from orchestration.landing.sources.throttle import SharedThrottle
@@ -28,6 +27,8 @@ from orchestration.warehouse.connection import connector
 
 OWNERS = ["team:data"]
 TAGS = {"domain": "landing"}
+PULLED: dict[str, Any] = {"group_name": "raw", "kinds": {"python", "postgres"}, "owners": OWNERS, "tags": TAGS}
+"""What every asset that is pulled has in common."""
 
 LANDING_DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="Asia/Tokyo", end_offset=1)
 """A partition is what the landing of one day in Japan has to read; the day in progress is the newest."""
@@ -161,26 +162,14 @@ def land_items(
         allow_withdrawals=allow_withdrawals,
     )
     result = sync_items(pull.connect_loader, source, request, pull.on_progress)
-    return pull_result(
-        result.run_id,
-        result.quarantined_by_reason,
-        resumed=landing.is_resumed,
-        slices=result.slices,
-        requests=result.requests,
-        retries=result.retries,
-        offered=result.items_offered,
-        added=result.snapshots_added,
-        unchanged=result.unchanged,
-        quarantined=result.quarantined,
-        withdrawn=result.withdrawn,
-        returned=result.returned,
-    )
+    return pull_result(result, resumed=landing.is_resumed)
 
 
-def pull_result(run_id: str, quarantined_by_reason: Counter[str], **numbers: Any) -> dg.MaterializeResult:
-    """Return what a pull did as metadata: its row in `raw_dmm.syncs`, numbers, reasons of refusal."""
-    reasons = dg.MetadataValue.json(dict(quarantined_by_reason))
-    return dg.MaterializeResult(metadata={"run": run_id, **numbers, "quarantined by reason": reasons})
+def pull_result(result: PullResult, **more: Any) -> dg.MaterializeResult:
+    """Return what a pull did as metadata; `run` names its row in `raw_dmm.syncs`."""
+    numbers = {name: value for name, value in vars(result).items() if isinstance(value, int)}
+    reasons = dg.MetadataValue.json(dict(result.quarantined_by_reason))
+    return dg.MaterializeResult(metadata={"run": result.run_id, **numbers, **more, "quarantined by reason": reasons})
 
 
 def _window(config: CatalogueConfig) -> Window | None:

@@ -12,7 +12,7 @@ import psycopg
 
 from orchestration.landing.errors import LandingError
 from orchestration.landing.pulls.lookups import land_by_id
-from orchestration.landing.pulls.runs import Connector, Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import Connector, PullResult, Run, recorded_run
 from orchestration.landing.sources.contract import CatalogueSource
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
@@ -20,25 +20,21 @@ ASK_AGAIN_AFTER = timedelta(days=7)
 """An id that the source did not know may be announced later; until then it is not asked for every day."""
 
 
-@dataclass(frozen=True)
-class BackfillResult:
-    """What a backfill did.
+@dataclass(kw_only=True)
+class BackfillResult(PullResult):
+    """What a backfill did, counted in items the source answered with.
 
     Attributes:
-        run_id: Name of the run.
         orphans: Content ids without an item at the last dbt build.
         asked: Of these, how many were asked for: not those that were asked for lately.
         found: Ids that the source knows.
         unknown: Ids that the source does not know.
-        counts: Rows the source answered with: offered = added + unchanged + quarantined.
     """
 
-    run_id: str
     orphans: int
     asked: int
     found: int
     unknown: int
-    counts: RunCounts
 
 
 def backfill_orphans(
@@ -72,7 +68,7 @@ def backfill_orphans(
         LandingError: dbt has not built the list of orphans yet, or another backfill is running.
     """
     run = Run(run_id, source.name, "backfill", "orphans", request_budget=request_budget)
-    before = source.retries
+    before = source.requests, source.retries
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
         with recorded_run(connection, run, source.secrets, lock_timeout=lock_timeout) as counts:
@@ -89,8 +85,16 @@ def backfill_orphans(
                     found += bool(answer.keys)
                     report(done, len(due))
             finally:
-                counts.retries = source.retries - before
-    return BackfillResult(run_id, orphans, len(due), found, len(due) - found, counts)
+                counts.retries = source.retries - before[1]
+    return BackfillResult(
+        **vars(counts),
+        run_id=run_id,
+        requests=source.requests - before[0],
+        orphans=orphans,
+        asked=len(due),
+        found=found,
+        unknown=len(due) - found,
+    )
 
 
 def _orphans(connection: psycopg.Connection, source: str, ask_again_after: timedelta) -> tuple[int, list[str]]:

@@ -11,9 +11,8 @@ An entity that has left its list keeps its last row.
 import contextlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +20,7 @@ import psycopg
 
 from orchestration.landing.errors import LandingError, SourceError
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
-from orchestration.landing.pulls.runs import Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import PullResult, Run, RunCounts, recorded_run
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import OFFSET_CAP, DmmClient
@@ -81,31 +80,15 @@ class Master:
     payload_hash: str
 
 
-@dataclass
-class MastersResult:
-    """What a pull of the lists did: offered = added + unchanged + quarantined.
+@dataclass(kw_only=True)
+class MastersResult(PullResult):
+    """What a pull of the lists did, counted in their rows.
 
     Attributes:
-        run_id: Name of the run.
         lists: Lists read, FloorList included.
-        offered: Rows on them.
-        added: Rows of entities that are new or changed.
-        unchanged: Rows the warehouse held already.
-        quarantined: Rows that could not be read.
-        quarantined_by_reason: Those, by reason code.
-        requests: Requests sent, retries included.
-        retries: How many of them repeated a failed one.
     """
 
-    run_id: str
-    lists: int = 0
-    offered: int = 0
-    added: int = 0
-    unchanged: int = 0
-    quarantined: int = 0
-    quarantined_by_reason: Counter[str] = field(default_factory=Counter)
-    requests: int = 0
-    retries: int = 0
+    lists: int
 
 
 class _MovedError(Exception):
@@ -145,7 +128,7 @@ def sync_masters(
         LandingError: A list is incomplete or empty, a floor is unknown, or another pull is running.
     """
     before = client.requests, client.retries
-    result = MastersResult(run_id)
+    lists = 0
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
         run = Run(
@@ -168,16 +151,10 @@ def sync_masters(
                 rows = read_list(client, one)
                 _land(connection, run, one, rows, counts)
                 report(number, len(wanted) + 1)
-            result.lists = len(wanted) + 1
+            lists = len(wanted) + 1
             counts.retries = client.retries - before[1]
-    for name in ("offered", "added", "unchanged", "quarantined", "quarantined_by_reason", "retries"):
-        setattr(result, name, getattr(counts, name))
-    result.requests = client.requests - before[0]
-    log.info(
-        "masters %s: %d lists, %d rows, %d added, %d quarantined, %d requests",
-        *(run_id, result.lists, result.offered, result.added, result.quarantined, result.requests),
-    )
-    return result
+    log.info("masters %s: %d lists, %s", run_id, lists, counts)
+    return MastersResult(**vars(counts), run_id=run_id, requests=client.requests - before[0], lists=lists)
 
 
 def prepare_master(

@@ -10,9 +10,8 @@ empty. The pages are also a free re-read of the prices of what matters most, so 
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -24,7 +23,7 @@ from orchestration.landing.items.snapshots import (
     land_offered_items,
     prepare_item,
 )
-from orchestration.landing.pulls.runs import Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import PullResult, Run, RunCounts, recorded_run
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import OFFSET_CAP, DmmClient
@@ -37,37 +36,21 @@ Connector = Callable[[], psycopg.Connection[Any]]
 Clock = Callable[[], datetime]
 
 
-@dataclass
-class RankingsResult:
-    """What a pull of rankings did: offered = added + unchanged + quarantined, counted in items.
+@dataclass(kw_only=True)
+class RankingsResult(PullResult):
+    """What a pull of rankings did, counted in items of the pages that were read.
 
     Attributes:
-        run_id: Name of the run.
         ranked_on: The day in Japan.
         floors: Floors whose ranking was written.
         skipped: Floors that had one of this day already.
         ranked: Ranks written.
-        offered: Rows on the pages that were read.
-        added: Snapshots of items that are new or changed.
-        unchanged: Items the warehouse held already.
-        quarantined: Rows that could not be read.
-        quarantined_by_reason: Those, by reason code.
-        requests: Requests sent, retries included.
-        retries: How many of them repeated a failed one.
     """
 
-    run_id: str
     ranked_on: date
-    floors: int = 0
-    skipped: int = 0
-    ranked: int = 0
-    offered: int = 0
-    added: int = 0
-    unchanged: int = 0
-    quarantined: int = 0
-    quarantined_by_reason: Counter[str] = field(default_factory=Counter)
-    requests: int = 0
-    retries: int = 0
+    floors: int
+    skipped: int
+    ranked: int
 
 
 def now() -> datetime:
@@ -117,7 +100,7 @@ def sync_rankings(
     day = ranked_on or _today(clock)
     _require_today(day, clock)
     before = client.requests, client.retries
-    result = RankingsResult(run_id, day)
+    floors = skipped = ranked = 0
     wanted = list(dict.fromkeys(places))
     if len({str(place) for place in wanted}) < len(wanted):
         raise LandingError("a floor that two sites offer under one name can be ranked for one of them only")
@@ -137,7 +120,7 @@ def sync_rankings(
             report = throttled(on_progress)
             for number, place in enumerate(wanted, start=1):
                 if _is_ranked(connection, source, place, day):
-                    result.skipped += 1
+                    skipped += 1
                 else:
                     _require_today(day, clock)
                     fetched_at = clock()
@@ -146,18 +129,20 @@ def sync_rankings(
                     except SourceError as error:
                         raise type(error)(f"ranking of {place.site} {place}: {error}") from None
                     _require_today(day, clock)  # the last page of a ranking is of the same day as its first
-                    result.ranked += _write_ranking(connection, run, place, day, fetched_at, ranks_of(rows, top))
-                    result.floors += 1
+                    ranked += _write_ranking(connection, run, place, day, fetched_at, ranks_of(rows, top))
+                    floors += 1
                 report(number, len(wanted))
             counts.retries = client.retries - before[1]
-    for name in ("offered", "added", "unchanged", "quarantined", "quarantined_by_reason", "retries"):
-        setattr(result, name, getattr(counts, name))
-    result.requests = client.requests - before[0]
-    log.info(
-        "rankings %s of %s: %d floors, %d skipped, %d ranks, %d snapshots added, %d requests",
-        *(run_id, day, result.floors, result.skipped, result.ranked, result.added, result.requests),
+    log.info("rankings %s of %s: %d floors, %d skipped, %s", run_id, day, floors, skipped, counts)
+    return RankingsResult(
+        **vars(counts),
+        run_id=run_id,
+        requests=client.requests - before[0],
+        ranked_on=day,
+        floors=floors,
+        skipped=skipped,
+        ranked=ranked,
     )
-    return result
 
 
 def ranks_of(rows: Iterable[Snapshot | BadRow], top: int) -> list[tuple[int, str]]:

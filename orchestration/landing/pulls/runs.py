@@ -51,7 +51,19 @@ class Run:
 
 @dataclass
 class RunCounts:
-    """What a pull did, in numbers that add up: offered = added + unchanged + quarantined."""
+    """What a pull did, in numbers that add up: offered = added + unchanged + quarantined.
+
+    Attributes:
+        offered: Different rows the source offered.
+        added: Snapshots of what is new or changed.
+        unchanged: Rows that were held already.
+        quarantined: Rows that could not be read.
+        quarantined_by_reason: Those, by reason code.
+        withdrawn: Items that the source does not offer any more.
+        returned: Items that had been withdrawn and are offered again.
+        slices: Slices read to their end.
+        retries: Requests that repeated a failed one.
+    """
 
     offered: int = 0
     added: int = 0
@@ -66,6 +78,19 @@ class RunCounts:
     def as_json(self) -> dict[str, Any]:
         """Return the counts as `raw_dmm.syncs.counts` holds them."""
         return {**vars(self), "quarantined_by_reason": dict(self.quarantined_by_reason)}
+
+
+@dataclass(kw_only=True)
+class PullResult(RunCounts):
+    """What a pull did.
+
+    Attributes:
+        run_id: Name of the run.
+        requests: Requests that this process sent, retries included.
+    """
+
+    run_id: str
+    requests: int
 
 
 def new_run_id(kind: str) -> str:

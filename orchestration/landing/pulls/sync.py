@@ -15,7 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +33,7 @@ from orchestration.landing.items.snapshots import (
 from orchestration.landing.masking import mask_text
 from orchestration.landing.pulls.cadence import Coverage
 from orchestration.landing.pulls.lookups import land_by_id
-from orchestration.landing.pulls.runs import Connector, Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import Connector, PullResult, Run, RunCounts, recorded_run
 from orchestration.landing.pulls.slices import PlannedSlice, plan_slices
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import CatalogueSource, Place
@@ -83,37 +83,6 @@ class SyncRequest:
     allow_withdrawals: bool = False
 
 
-@dataclass
-class SyncResult:
-    """What a run did since it was first started, in numbers that add up: offered = added + unchanged + quarantined.
-
-    Attributes:
-        run_id: Name of the run.
-        slices: Slices read to their end.
-        requests: Requests that this process sent, retries included.
-        retries: How many of them repeated a failed one.
-        items_offered: Different rows the source offered.
-        snapshots_added: Snapshots added.
-        unchanged: Rows that were held already.
-        quarantined: Rows that could not be read.
-        quarantined_by_reason: Those, by reason code.
-        withdrawn: Items that the source does not offer any more.
-        returned: Items that had been withdrawn and are offered again.
-    """
-
-    run_id: str
-    slices: int = 0
-    requests: int = 0
-    retries: int = 0
-    items_offered: int = 0
-    snapshots_added: int = 0
-    unchanged: int = 0
-    quarantined: int = 0
-    quarantined_by_reason: Counter[str] = field(default_factory=Counter)
-    withdrawn: int = 0
-    returned: int = 0
-
-
 @dataclass(frozen=True)
 class _Slice:
     slice_id: int
@@ -144,7 +113,7 @@ def sync_items(
     on_progress: ProgressCallback = ignore_progress,
     *,
     lock_timeout: float = 10.0,
-) -> SyncResult:
+) -> PullResult:
     """Land every item that a source holds in some windows, and note which ones it holds no more.
 
     Safe to call again after any interruption: finished slices are kept, an unfinished one is read on at its next
@@ -192,21 +161,8 @@ def sync_items(
                 if not connection.closed:
                     _count(sync, counts)
                 counts.retries = source.retries - before[1]
-    result = SyncResult(
-        request.run_id,
-        counts.slices,
-        source.requests - before[0],
-        counts.retries,
-        counts.offered,
-        counts.added,
-        counts.unchanged,
-        counts.quarantined,
-        counts.quarantined_by_reason,
-        counts.withdrawn,
-        counts.returned,
-    )
     log.info("sync %s: %s", request.run_id, counts)
-    return result
+    return PullResult(**vars(counts), run_id=request.run_id, requests=source.requests - before[0])
 
 
 def covered_windows(connect_loader: Connector, source: str, place: Place, since: datetime) -> list[Coverage]:
