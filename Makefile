@@ -21,7 +21,8 @@ lint: $(UV) ## ruff, types, import walls, SQL style
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@$(RUN) lint-imports
-	@$(RUN) python -m orchestration.warehouse.throwaway sqlfluff lint dbt_project/models dbt_project/tests
+	@$(RUN) python -m orchestration.warehouse.throwaway sqlfluff lint dbt_project/models dbt_project/tests \
+		dbt_project/analyses
 	@$(RUN) sqlfluff lint --templater raw orchestration/warehouse
 
 unit: $(UV) ## Only the tests that need no server

