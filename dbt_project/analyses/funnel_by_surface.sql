@@ -21,6 +21,9 @@ answered as (
 
     select
         exposures.exposure_id,
+        exposures.surface,
+        exposures.policy,
+        exposures.user_id,
         count(decisions.decision_id) > 0 as is_decided,
         count(*) filter (where decisions.decision = 'like') > 0 as is_liked
     from exposures
@@ -30,22 +33,21 @@ answered as (
             and exposures.item_id = decisions.item_id
             and exposures.exposed_at <= decisions.decided_at
             and exposures.exposed_at + interval '1 day' > decisions.decided_at
-    group by exposures.exposure_id
+    group by exposures.exposure_id, exposures.surface, exposures.policy, exposures.user_id
 
 ),
 
 counted as (
 
     select
-        exposures.surface,
-        exposures.policy,
-        count(distinct exposures.user_id) as user_count,
+        surface,
+        policy,
+        count(distinct user_id) as user_count,
         count(*) as exposure_count,
-        count(*) filter (where answered.is_decided) as decided_count,
-        count(*) filter (where answered.is_liked) as liked_count
-    from exposures
-    inner join answered on exposures.exposure_id = answered.exposure_id
-    group by exposures.surface, exposures.policy
+        count(*) filter (where is_decided) as decided_count,
+        count(*) filter (where is_liked) as liked_count
+    from answered
+    group by surface, policy
 
 )
 

@@ -20,20 +20,13 @@ decisions as (
 
 ),
 
-floors as (
-
-    select
-        surface,
-        percentile_disc(0.01) within group (order by propensity asc) as lowest_propensity
-    from exposures
-    group by surface
-
-),
-
 answered as (
 
     select
         exposures.exposure_id,
+        exposures.surface,
+        exposures.position,
+        exposures.propensity,
         count(decisions.decision_id) > 0 as is_decided,
         count(*) filter (where decisions.decision = 'like') > 0 as is_liked
     from exposures
@@ -43,21 +36,30 @@ answered as (
             and exposures.item_id = decisions.item_id
             and exposures.exposed_at <= decisions.decided_at
             and exposures.exposed_at + interval '1 day' > decisions.decided_at
-    group by exposures.exposure_id
+    group by exposures.exposure_id, exposures.surface, exposures.position, exposures.propensity
+
+),
+
+floors as (
+
+    select
+        surface,
+        percentile_disc(0.01) within group (order by propensity asc) as lowest_propensity
+    from answered
+    group by surface
 
 ),
 
 weighted as (
 
     select
-        exposures.surface,
-        exposures.position,
+        answered.surface,
+        answered.position,
         answered.is_decided,
         answered.is_liked,
-        1 / greatest(exposures.propensity, floors.lowest_propensity) as weight
-    from exposures
-    inner join answered on exposures.exposure_id = answered.exposure_id
-    inner join floors on exposures.surface = floors.surface
+        1 / greatest(answered.propensity, floors.lowest_propensity) as weight
+    from answered
+    inner join floors on answered.surface = floors.surface
 
 ),
 

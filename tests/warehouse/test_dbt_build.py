@@ -537,11 +537,17 @@ def test_price_history_tells_the_price_of_every_instant(built: DatabaseSettings,
 
 
 @pytest.fixture(scope="module")
-def analyses(built: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def docs(built: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of dbt's documentation site, which everything is compiled for."""
+    folder = tmp_path_factory.mktemp("dbt_docs")
+    dbt(built, folder, "docs", "generate")
+    return folder / "target"
+
+
+@pytest.fixture(scope="module")
+def analyses(docs: Path) -> dict[str, dict[str, Any]]:
     """The example questions for analysts, compiled; each with the layers that it reads."""
-    folder = tmp_path_factory.mktemp("dbt_analyses")
-    dbt(built, folder, "compile", "--select", "resource_type:analysis")
-    nodes = json.loads((folder / "target" / "manifest.json").read_text())["nodes"]
+    nodes = json.loads((docs / "manifest.json").read_text())["nodes"]
     return {
         node["name"]: node | {"layers": {nodes[parent]["fqn"][1] for parent in node["depends_on"]["nodes"]}}
         for node in nodes.values()
@@ -569,6 +575,19 @@ def test_every_example_question_is_answered_from_what_analysts_may_read(
         assert found, name
         assert list(found[0]) == list(analysis["columns"]), name
         assert all(column["description"] for column in analysis["columns"].values()), name
+
+
+def test_the_documentation_site_shows_every_relation_as_it_was_built(docs: Path) -> None:
+    nodes = json.loads((docs / "manifest.json").read_text())["nodes"]
+    catalog = json.loads((docs / "catalog.json").read_text())
+    assert not catalog["errors"]
+    relations = {
+        key
+        for key, node in nodes.items()
+        if node["resource_type"] in ("model", "seed") and node["config"]["materialized"] != "ephemeral"
+    }
+    assert set(catalog["nodes"]) == relations
+    assert (docs / "index.html").exists()
 
 
 def test_shares_lie_in_their_intervals_and_counts_add_up(
