@@ -12,8 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -69,20 +68,10 @@ class DmmCredentials:
         return self.api_id, self.affiliate_id
 
 
-class DmmClient:
-    """A paced, retrying client. Use it as a context manager.
+class DmmClient(JsonClient):
+    """A paced, retrying client of the API. Use it as a context manager."""
 
-    Attributes:
-        requests: Requests sent so far, retries included.
-        retries: How many of them repeated a failed one.
-    """
-
-    def __init__(
-        self,
-        credentials: DmmCredentials,
-        base_url: str = BASE_URL,
-        **options: Any,
-    ) -> None:
+    def __init__(self, credentials: DmmCredentials, base_url: str = BASE_URL, **options: Any) -> None:
         """Prepare a client; nothing is sent yet.
 
         Args:
@@ -101,37 +90,13 @@ class DmmClient:
                 extensions=request.extensions,
             )
 
+        super().__init__(base_url, sign=sign, **options)
         self._credentials = credentials
-        self._client = JsonClient(base_url, sign=sign, **options)
-
-    @property
-    def requests(self) -> int:
-        """Requests sent so far, retries included."""
-        return self._client.requests
-
-    @property
-    def retries(self) -> int:
-        """How many of them repeated a failed one."""
-        return self._client.retries
 
     @property
     def secrets(self) -> tuple[str, str]:
         """The ids that must not appear in anything landed."""
         return self._credentials.secrets
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
 
     def page(
         self,
@@ -180,9 +145,7 @@ class DmmClient:
         return self._call(endpoint, {"output": "json", **(parameters or {})}, lambda result: result)
 
     def _call(self, endpoint: str, parameters: Mapping[str, str], read: Callable[[dict[str, Any]], _Answer]) -> _Answer:
-        return self._client.get(
-            endpoint, parameters, lambda response, content: read(_read_result(endpoint, response, content))
-        )
+        return self.get(endpoint, parameters, lambda response, content: read(_read_result(endpoint, response, content)))
 
 
 class DmmSource:

@@ -18,8 +18,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -40,7 +39,7 @@ _SECOND = timedelta(seconds=1)
 _MOST_ITEMS = 2**31
 
 
-class JsonFeedSource:
+class JsonFeedSource(JsonClient):
     """The feed behind the contract of `CatalogueSource`. Use it as a context manager."""
 
     name = "feed"
@@ -69,29 +68,9 @@ class JsonFeedSource:
                 request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
             )
 
+        super().__init__(base_url, sign=sign, **options)
         self.secrets = (key,)
         self.cap = cap
-        self._client = JsonClient(base_url, sign=sign, **options)
-
-    @property
-    def requests(self) -> int:
-        """Requests sent so far, retries included."""
-        return self._client.requests
-
-    @property
-    def retries(self) -> int:
-        """How many of them repeated a failed one."""
-        return self._client.retries
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connection."""
-        self._client.close()
 
     def page(self, place: Place, window: Window, *, offset: int = 1, hits: int | None = None) -> ItemPage:
         """See `CatalogueSource`; the floor of a place is a category of the feed."""
@@ -112,7 +91,7 @@ class JsonFeedSource:
         def read(response: httpx.Response, content: bytes) -> ItemPage:
             return _read_page(decoded("items", response, content), offset, limit)
 
-        return self._client.get("items", parameters | paging, read)
+        return self.get("items", parameters | paging, read)
 
 
 def _read_page(answer: Any, offset: int, limit: int) -> ItemPage:

@@ -123,7 +123,9 @@ def test_the_key_is_in_no_error_log_or_repr(caplog: pytest.LogCaptureFixture) ->
             with pytest.raises((CredentialsError, TransientSourceError)) as caught:
                 source.page(MUSIC, YEAR)
             text += repr(caught.value) + repr(caught.value.__context__)
-        text += repr(source) + repr(vars(source._client)) + repr(source._client._http.headers)
+        # The contract asks for it under one name, so that landing can mask it; it stands nowhere else.
+        others = {name: value for name, value in vars(source).items() if name != "secrets"}
+        text += repr(source) + repr(others) + repr(source._http.headers)
     assert "HTTP Request: GET" in caplog.text
     assert "SENTINEL" not in text + caplog.text
 
