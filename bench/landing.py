@@ -33,10 +33,12 @@ from typing import Any
 import psutil
 
 from orchestration.landing.errors import TransientSourceError
+from orchestration.landing.items import snapshots
 from orchestration.landing.pulls import sync as syncing
 from orchestration.landing.pulls.cadence import Cadence, windows_due
 from orchestration.landing.pulls.slices import plan_slices
 from orchestration.landing.pulls.sync import Part, PullResult, SyncRequest, sync_items
+from orchestration.landing.sources import dmm
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import DmmClient, DmmCredentials, DmmSource
 from orchestration.landing.sources.throttle import SharedThrottle
@@ -223,7 +225,12 @@ def run(server: embedded.Server, options: argparse.Namespace) -> None:
         watch = Stopwatch()
         for owner, name, label in (
             (DmmSource, "page", "fetch and decode"),
+            (dmm, "_read_result", "  of which decode"),
             (syncing, "prepare_item", "check, mask and hash"),
+            (snapshots, "check_item", "  of which check"),
+            (snapshots, "canonical_json", "  of which canonical JSON"),
+            (snapshots, "mask_text", "  of which mask"),
+            (snapshots, "payload_hash", "  of which hash"),
             (syncing, "land_offered_items", "write snapshots and sightings"),
             (syncing, "_held_by_slice", "prove slices"),
         ):
