@@ -3,6 +3,7 @@
 Belongs here: the window itself. Does not belong here: which ones are due (cadence) or how they are cut (slices).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -52,3 +53,14 @@ class Window:
     def __str__(self) -> str:
         """Read well in an error message."""
         return f"{self.first:%Y-%m-%d %H:%M:%S} to {self.last:%Y-%m-%d %H:%M:%S} JST"
+
+
+def merged(windows: Iterable[Window]) -> tuple[Window, ...]:
+    """Unite windows that overlap or touch."""
+    united: list[Window] = []
+    for window in sorted(windows):
+        if united and window.first <= united[-1].last + _SECOND:
+            united[-1] = Window(united[-1].first, max(united[-1].last, window.last))
+        else:
+            united.append(window)
+    return tuple(united)

@@ -473,6 +473,23 @@ def test_a_catalogue_that_shrinks_at_once_is_an_outage_until_somebody_says_other
         assert sync(api, loader, "run-2", allow_withdrawals=True).withdrawn > 50
 
 
+def test_a_run_that_goes_on_looks_for_what_is_gone_in_all_it_had_planned(
+    world: World, loader: Loader, look: Any
+) -> None:
+    """What is due is worked out anew, and by then the run's own slices count as read: it asks for less."""
+    with EmulatedApi(world, cap=150) as api:
+        sync(api, loader)
+    half = replace(world, vanish_day=(world.maker % 2 == 0).astype(int))
+    with EmulatedApi(half, cap=150, day=1) as api:
+        with pytest.raises(LandingError, match="allow_withdrawals"):
+            sync(api, loader, "run-2")
+        less = parts(datetime(2026, 6, 1, tzinfo=UTC))
+        result = sync(api, loader, "run-2", less, allow_withdrawals=True)
+    [(left,)] = look("select count(*) from raw_dmm.item_sightings where withdrawn_at is null")
+    assert result.withdrawn == len(expected(world)) - left
+    assert left == result.offered
+
+
 def test_a_run_has_one_budget_however_often_it_is_started(world: World, loader: Loader, look: Any) -> None:
     def paced(budget: int) -> None:
         throttle = SharedThrottle(loader, source="dmm", run_id="run-1", requests_per_second=None)

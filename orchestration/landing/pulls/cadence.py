@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from orchestration.landing.windows import Window
+from orchestration.landing.windows import Window, merged
 
 _SECOND = timedelta(seconds=1)
 
@@ -66,7 +66,7 @@ def windows_due(days: Iterable[date], covered: Sequence[Coverage], cadence: Cade
         due += [
             month for month in _months(start, recent) if _turn(month, cadence) == day.toordinal() % cadence.cycle_days
         ]
-    return _merge(due)
+    return merged(due)
 
 
 def _days(start: date, end: date) -> Window:
@@ -89,21 +89,10 @@ def _turn(month: Window, cadence: Cadence) -> int:
     return (month.first.year * 12 + month.first.month) % cadence.cycle_days
 
 
-def _merge(windows: Iterable[Window]) -> tuple[Window, ...]:
-    """Unite windows that overlap or touch."""
-    merged: list[Window] = []
-    for window in sorted(windows):
-        if merged and window.first <= merged[-1].last + _SECOND:
-            merged[-1] = Window(merged[-1].first, max(merged[-1].last, window.last))
-        else:
-            merged.append(window)
-    return tuple(merged)
-
-
 def _subtract(whole: Window, parts: Iterable[Window]) -> list[Window]:
     """Return what of a window no part covers."""
     left, at = [], whole.first
-    for part in _merge(parts):
+    for part in merged(parts):
         if part.first > whole.last:
             break
         if part.first > at:

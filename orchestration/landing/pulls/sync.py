@@ -37,7 +37,7 @@ from orchestration.landing.pulls.runs import Connector, PullResult, Run, RunCoun
 from orchestration.landing.pulls.slices import PlannedSlice, plan_slices
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import CatalogueSource, Place
-from orchestration.landing.windows import JAPAN, Window
+from orchestration.landing.windows import JAPAN, Window, merged
 from orchestration.progress import ProgressCallback, ignore_progress, throttled
 
 log = logging.getLogger(__name__)
@@ -155,8 +155,9 @@ def sync_items(
                 for part in request.parts:
                     _plan_part(sync, part)
                 _read_slices(sync, on_progress)
-                for part in request.parts:
-                    _withdraw_missing(sync, part)
+                for place in places:
+                    # What was planned, not what is asked for now: a run that goes on has read some of it already.
+                    _withdraw_missing(sync, Part(place, _planned_windows(sync, place)))
             finally:
                 if not connection.closed:
                     _count(sync, counts)
@@ -499,6 +500,21 @@ def _held(sync: _Sync, part: Part) -> dict[str, Any]:
         "lasts": [window.last_at for window in part.windows],
         "run_id": sync.request.run_id,
     }
+
+
+def _planned_windows(sync: _Sync, place: Place) -> tuple[Window, ...]:
+    """Return what the slices of the run cover of a place, whichever process planned them."""
+    rows = sync.connection.execute(
+        """
+        select slice.window_start, slice.window_end
+        from raw_dmm.slices as slice
+        where
+            slice.run_id = %s and slice.source = %s and slice.site = %s
+            and slice.service = %s and slice.floor = %s
+        """,
+        (sync.request.run_id, sync.source.name, place.site, place.service, place.floor),
+    ).fetchall()
+    return merged(Window(_wire(first), _wire(last)) for first, last in rows)
 
 
 def _withdraw_missing(sync: _Sync, part: Part) -> None:
