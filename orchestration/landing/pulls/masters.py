@@ -20,7 +20,7 @@ import psycopg
 
 from orchestration.landing.errors import LandingError, SourceError
 from orchestration.landing.masking import Unstorable, canonical_json, mask_text, payload_hash
-from orchestration.landing.pulls.runs import PullResult, Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import PullResult, Run, RunCounts, recorded_run, run_over
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import OFFSET_CAP, DmmClient
@@ -131,16 +131,8 @@ def sync_masters(
     lists = 0
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
-        run = Run(
-            run_id=run_id,
-            source=source,
-            kind="masters",
-            purpose=f"lists of {', '.join(f'{place.site} {place}' for place in places) or 'no floor'}, and performers",
-            site=_only({place.site for place in places}),
-            service=_only({place.service for place in places}),
-            floors=tuple(dict.fromkeys(place.floor for place in places)),
-            request_budget=request_budget,
-        )
+        purpose = f"lists of {', '.join(f'{place.site} {place}' for place in places) or 'no floor'}, and performers"
+        run = run_over(places, run_id, source, "masters", purpose, request_budget)
         with recorded_run(connection, run, client.secrets, lock_timeout=lock_timeout) as counts:
             report = throttled(on_progress)
             floors = _read_floors(client)
@@ -447,7 +439,3 @@ def _readable(value: object) -> str:
 
 def _is_link(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("https://", "http://"))
-
-
-def _only(values: set[str]) -> str | None:
-    return next(iter(values)) if len(values) == 1 else None

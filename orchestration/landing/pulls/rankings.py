@@ -23,7 +23,7 @@ from orchestration.landing.items.snapshots import (
     land_offered_items,
     prepare_item,
 )
-from orchestration.landing.pulls.runs import PullResult, Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import PullResult, Run, RunCounts, recorded_run, run_over
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import Place
 from orchestration.landing.sources.dmm import OFFSET_CAP, DmmClient
@@ -106,16 +106,8 @@ def sync_rankings(
         raise LandingError("a floor that two sites offer under one name can be ranked for one of them only")
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
-        run = Run(
-            run_id=run_id,
-            source=source,
-            kind="rankings",
-            purpose=f"top {top} of {day} on {', '.join(f'{place.site} {place}' for place in wanted)}",
-            site=_only({place.site for place in wanted}),
-            service=_only({place.service for place in wanted}),
-            floors=tuple(dict.fromkeys(place.floor for place in wanted)),
-            request_budget=request_budget,
-        )
+        purpose = f"top {top} of {day} on {', '.join(f'{place.site} {place}' for place in wanted)}"
+        run = run_over(wanted, run_id, source, "rankings", purpose, request_budget)
         with recorded_run(connection, run, client.secrets, lock_timeout=lock_timeout) as counts:
             report = throttled(on_progress)
             for number, place in enumerate(wanted, start=1):
@@ -259,7 +251,3 @@ def _require_today(day: date, clock: Clock) -> None:
     today = _today(clock)
     if day != today:
         raise LandingError(f"a ranking can only be asked for on its day: it is {today} in Japan, not {day}")
-
-
-def _only(values: set[str]) -> str | None:
-    return next(iter(values)) if len(values) == 1 else None

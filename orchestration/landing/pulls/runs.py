@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from orchestration.landing.errors import LandingError
 from orchestration.landing.masking import mask_text
+from orchestration.landing.sources.contract import Place
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.locks import holding
 
@@ -47,6 +48,22 @@ class Run:
     service: str | None = None
     floors: tuple[str, ...] = ()
     request_budget: int | None = None
+
+
+def run_over(places: Iterable[Place], run_id: str, source: str, kind: Kind, purpose: str, budget: int | None) -> Run:
+    """Return a run that covers some places; site and service stand where it is one."""
+    distinct = sorted(set(places))
+    sites, services = ({getattr(place, name) for place in distinct} for name in ("site", "service"))
+    return Run(
+        run_id,
+        source,
+        kind,
+        purpose,
+        site=sites.pop() if len(sites) == 1 else None,
+        service=services.pop() if len(services) == 1 else None,
+        floors=tuple(dict.fromkeys(place.floor for place in distinct)),
+        request_budget=budget,
+    )
 
 
 @dataclass

@@ -33,7 +33,7 @@ from orchestration.landing.items.snapshots import (
 from orchestration.landing.masking import mask_text
 from orchestration.landing.pulls.cadence import Coverage
 from orchestration.landing.pulls.lookups import land_by_id
-from orchestration.landing.pulls.runs import Connector, PullResult, Run, RunCounts, recorded_run
+from orchestration.landing.pulls.runs import Connector, PullResult, RunCounts, recorded_run, run_over
 from orchestration.landing.pulls.slices import PlannedSlice, plan_slices
 from orchestration.landing.quarantine import BadRow, quarantine
 from orchestration.landing.sources.contract import CatalogueSource, Place
@@ -134,16 +134,7 @@ def sync_items(
         LandingError: Something is missing or another sync is running.
     """
     places = sorted({part.place for part in request.parts})
-    run = Run(
-        request.run_id,
-        source.name,
-        "items",
-        request.purpose,
-        site=", ".join(sorted({place.site for place in places})),
-        service=", ".join(sorted({place.service for place in places})),
-        floors=tuple(place.floor for place in places),
-        request_budget=request.request_budget,
-    )
+    run = run_over(places, request.run_id, source.name, "items", request.purpose, request.request_budget)
     before = source.requests, source.retries
     with contextlib.closing(connect_loader()) as connection:
         connection.autocommit = True
