@@ -33,7 +33,7 @@ comment on table monitoring.model_builds is
 'changed_build_number are the same rows.';
 comment on column monitoring.model_builds.code_hash is
 'Hash of the model''s SQL, of the seeds it reads and of the variables of the build; another one means a full rebuild.';
-comment on column monitoring.model_builds.build_number is 'Place of the last build in the order of all builds of models.';
+comment on column monitoring.model_builds.build_number is 'The last build, in the order of all builds.';
 comment on column monitoring.model_builds.changed_build_number is 'The last build that changed at least one row.';
 comment on column monitoring.model_builds.was_full is 'True when the last build made the table anew.';
 comment on column monitoring.model_builds.rows_removed is 'Rows that the last build took out; null after a full one.';
