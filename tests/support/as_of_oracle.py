@@ -34,6 +34,12 @@ class Snapshot:
     price: int | None
     released_at: datetime
     is_blocked: bool = False
+    list_price: int | None = None
+    review_count: int | None = None
+    review_average: float | None = None
+    tags: tuple[int, ...] = (7,)
+    maker: int | None = None
+    has_sample: bool = True
 
     @property
     def content_id(self) -> str:
@@ -58,19 +64,35 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Exposure:
+    """One landed row of raw_app.exposures."""
+
+    landed: int
+    user_id: str
+    content_id: str
+    exposed_at: datetime
+    ingested_at: datetime
+    surface: str
+    position: int
+    propensity: float
+
+
+@dataclass(frozen=True)
 class World:
     """Raw rows that share users and items with no other world."""
 
     name: str
     snapshots: tuple[Snapshot, ...]
     decisions: tuple[Decision, ...]
+    exposures: tuple[Exposure, ...] = ()
 
     def rows_of(self, user_id: str) -> str:
         """Return the user's decisions and all rows on the same items, in the order of time, for a failing test."""
         ids = {d.content_id.lower() for d in self.decisions if d.user_id == user_id}
-        rows: list[tuple[datetime, Snapshot | Decision]] = [
+        rows: list[tuple[datetime, Snapshot | Decision | Exposure]] = [
             *((s.fetched_at, s) for s in self.snapshots if s.content_id.lower() in ids),
             *((d.decided_at, d) for d in self.decisions if d.content_id.lower() in ids),
+            *((e.exposed_at, e) for e in self.exposures if e.content_id.lower() in ids and e.user_id == user_id),
         ]
         return "\n".join(f"{at:%Y-%m-%d %H:%M:%S.%f}  {row}" for at, row in sorted(rows, key=lambda pair: pair[0]))
 
@@ -86,10 +108,13 @@ class Example(NamedTuple):
     history_size: int
     is_first_like: bool
     surface: str | None
+    is_item_known: bool
     price_jpy: int | None
-    item_age_days: float
+    item_age_days: float | None
     item_like_count_30d: int
-    as_of: datetime
+    exposure_count: int
+    exposure_position: int | None
+    exposure_propensity: float | None
 
 
 class History(NamedTuple):
@@ -100,7 +125,6 @@ class History(NamedTuple):
     decisions: list[int]
     decided_at: list[datetime]
     history_length: int
-    as_of: datetime
 
 
 @dataclass(frozen=True)
@@ -117,6 +141,10 @@ class Rules:
     """Whether an event at the first instant lies in a window that begins at the second one."""
     one_per_spelling: bool = False
     """Whether two spellings of one content id are two events."""
+    speaks: Callable[[Exposure], Any] = operator.attrgetter("exposed_at", "landed")
+    """Which of the earlier exposures tells position and propensity: the one for which this is greatest."""
+    is_shown_to: Callable[[str, str], bool] = operator.eq
+    """Whether what the first user was shown counts for a decision of the second one."""
     clock_tolerance: timedelta = CLOCK_TOLERANCE
 
 
@@ -155,12 +183,22 @@ class Oracle:
             if snapshot.is_usable:
                 self.usable.setdefault(snapshot.item_id, []).append(snapshot)
         self.events = list(self._joined(world.decisions))
+        self.exposures = list(self._shown(world.exposures))
 
     def examples(self) -> Iterator[Example]:
         """Yield the training examples."""
         for event in self.events:
             mine = [other for other in self.events if other.user_id == event.user_id]
             earlier = [other for other in mine if other.place < event.place]
+            known = self.newest_known(event.item_id, event.at)
+            shown = [
+                exposure
+                for item_id, exposure in self.exposures
+                if item_id == event.item_id
+                and self.rules.is_shown_to(exposure.user_id, event.user_id)
+                and self.rules.before(exposure.exposed_at, event.at)
+            ]
+            newest = max(shown, key=self.rules.speaks) if shown else None
             yield Example(
                 user_id=event.user_id,
                 sequence=1 + len(earlier),
@@ -171,10 +209,13 @@ class Oracle:
                 is_first_like=event.code == 1
                 and not any(other.item_id == event.item_id and other.code == 1 for other in earlier),
                 surface=event.surface,
-                price_jpy=self.price(event.item_id, event.at),
-                item_age_days=(event.at - self.released_at(event.item_id, event.at)) / timedelta(days=1),
+                is_item_known=known is not None,
+                price_jpy=known.price if known else None,
+                item_age_days=(event.at - known.released_at) / timedelta(days=1) if known else None,
                 item_like_count_30d=self.likes(event),
-                as_of=self.as_of,
+                exposure_count=len(shown),
+                exposure_position=newest.position if newest else None,
+                exposure_propensity=newest.propensity if newest else None,
             )
 
     def histories(self, length: int) -> Iterator[History]:
@@ -187,7 +228,6 @@ class Oracle:
                 decisions=[e.code for e in newest],
                 decided_at=[e.at for e in newest],
                 history_length=len(newest),
-                as_of=self.as_of,
             )
 
     def likes(self, event: _Event) -> int:
@@ -200,19 +240,8 @@ class Oracle:
                 count += 1
         return count
 
-    def price(self, item_id: str, at: datetime) -> int | None:
-        """Return the price of the newest snapshot known at an instant, else the earliest price ever known."""
-        known = self._newest_known(item_id, at)
-        if known is not None:
-            return known.price
-        priced = [s for s in self.usable[item_id] if s.price is not None]
-        return _earliest(priced).price if priced else None
-
-    def released_at(self, item_id: str, at: datetime) -> datetime:
-        """Return the release date known at an instant, else the earliest one ever known."""
-        return (self._newest_known(item_id, at) or _earliest(self.usable[item_id])).released_at
-
-    def _newest_known(self, item_id: str, at: datetime) -> Snapshot | None:
+    def newest_known(self, item_id: str, at: datetime) -> Snapshot | None:
+        """Return the newest usable snapshot known at an instant; None when the item was not known then."""
         known = [s for s in self.usable[item_id] if self.rules.before(s.fetched_at, at)]
         # Of two snapshots fetched at one instant the later landed one corrects the other.
         return max(known, key=lambda s: (s.fetched_at, s.landed)) if known else None
@@ -231,8 +260,21 @@ class Oracle:
             if row.decided_at <= self.as_of:
                 yield _Event(row.user_id, self.rules.happened_at(row), item_id, CODES[row.decision], row.surface)
 
+    def _shown(self, exposures: Iterable[Exposure]) -> Iterator[tuple[str, Exposure]]:
+        """Yield the exposures that joined an item, each with the item."""
+        met: set[tuple[Any, ...]] = set()
+        for row in sorted(exposures, key=lambda e: e.landed):
+            spelling = row.content_id if self.rules.one_per_spelling else row.content_id.lower()
+            event = (row.user_id, spelling, row.exposed_at, row.surface)
+            if event in met:
+                continue
+            met.add(event)
+            item_id = self._item_of(row.content_id)
+            if item_id is not None and row.exposed_at <= row.ingested_at + self.rules.clock_tolerance:
+                yield item_id, row
+
     def _item_of(self, content_id: str) -> str | None:
-        """Return the one item that decisions with this id belong to: the digital service first, then the smallest id.
+        """Return the one item that events with this id belong to: the digital service first, then the smallest id.
 
         None when nobody knows the id, or when content policy blocks the item.
         """
@@ -242,10 +284,6 @@ class Oracle:
         chosen = min(matching, key=lambda item: (self.usable[item][0].service != "digital", item.encode()))
         newest = max(self.usable[chosen], key=lambda s: (s.fetched_at, s.landed))
         return None if newest.is_blocked else chosen
-
-
-def _earliest(snapshots: list[Snapshot]) -> Snapshot:
-    return min(snapshots, key=lambda s: (s.fetched_at, -s.landed))
 
 
 def as_of(worlds: Iterable[World]) -> datetime:
@@ -286,4 +324,5 @@ def differences(
 
 def _exact(example: Example) -> Example:
     """Return the example with its age in whole microseconds: an instant has no smaller part."""
-    return example._replace(item_age_days=round(example.item_age_days * MICROSECONDS_PER_DAY))
+    age = example.item_age_days
+    return example._replace(item_age_days=None if age is None else round(age * MICROSECONDS_PER_DAY))

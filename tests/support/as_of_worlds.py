@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from as_of_oracle import CLOCK_TOLERANCE, CODES, Decision, Snapshot, World
+from as_of_oracle import CLOCK_TOLERANCE, CODES, Decision, Exposure, Snapshot, World
 
 TICK = timedelta(microseconds=1)
 WINDOW = timedelta(hours=720)
@@ -44,7 +44,8 @@ def _random_world(rng: random.Random, name: str) -> World:
     decisions = _random_decisions(rng, users, [*places, f"digital/videoa/{name}unknown"], anchors)
     snapshots = [row for place in places for row in _random_snapshots(rng, place, anchors, decisions)]
     rng.shuffle(snapshots)
-    return World(name, tuple(snapshots), tuple(decisions))
+    exposures = _random_exposures(rng, users, decisions)
+    return World(name, tuple(snapshots), tuple(decisions), tuple(exposures))
 
 
 def _anchor(rng: random.Random) -> datetime:
@@ -82,6 +83,27 @@ def _random_decisions(
         elif story == 4 and rng.random() < 0.2:  # a wrong clock; such rows can never be deleted
             row = Decision(0, user, content_id, "like", FUTURE, at, "feed")
             met[user, content_id, "like", FUTURE] = row
+    return list(met.values())
+
+
+def _random_exposures(rng: random.Random, users: list[str], decisions: list[Decision]) -> list[Exposure]:
+    """What was shown around decisions: before, in the same instant, after; repeated, on two surfaces, to others."""
+    met: dict[tuple[str, str, datetime, str], Exposure] = {}
+
+    def add(user: str, spelling: str, at: datetime, surface: str) -> None:
+        place, chance = rng.randint(1, 40), rng.choice([1.0, 0.5, 0.25, 0.0625])
+        row = Exposure(0, user, spelling, at, at + _landing_delay(rng), surface, place, chance)
+        met.setdefault((user, spelling, at, surface), row)
+
+    for row in rng.sample([d for d in decisions if d.decided_at < FUTURE], 20):
+        user = row.user_id if rng.random() < 0.8 else rng.choice(users)
+        befores = [TICK, -TICK, timedelta(0), timedelta(seconds=30), timedelta(days=2), -timedelta(days=1)]
+        for before in rng.sample(befores, rng.randint(1, 3)):
+            add(user, row.content_id, row.decided_at - before, "feed")
+            if rng.random() < 0.3:  # two surfaces in one instant: the later landed one speaks
+                add(user, row.content_id, row.decided_at - before, "search")
+            if rng.random() < 0.2:  # one event in two spellings
+                add(user, row.content_id.swapcase(), row.decided_at - before, "feed")
     return list(met.values())
 
 
@@ -136,7 +158,7 @@ class Pair:
     decided_at: datetime
     decision: str
     is_item_known: bool
-    """Whether the item had been fetched strictly before the decision."""
+    """Whether the item had been fetched strictly before the decision; otherwise nothing of it may be told at all."""
 
     def key(self, world: World) -> tuple[str, str, datetime]:
         """Return user, item and time of the decision in one of the two worlds."""
@@ -156,18 +178,18 @@ def _planted_pair(seed: str, number: int) -> Pair:
     worlds = []
     for name in (f"p{number:03d}", f"s{number:03d}"):
         rng = random.Random(f"{seed}/past")  # noqa: S311 - both worlds have the same past
-        snapshots, decisions = _past(rng, name, decision, at, is_item_known=is_item_known)
+        snapshots, decisions, exposures = _past(rng, name, decision, at, is_item_known=is_item_known)
         if name.startswith("s"):
-            told_from = at if is_item_known else max(s.fetched_at for s in snapshots) + TICK
-            snapshots += _told_by_the_catalogue(name, decision, told_from)
+            snapshots += _told_by_the_catalogue(f"{name}m", decision, at)
             decisions += _told_by_events(name, decision, at)
-        worlds.append(World(name, tuple(snapshots), tuple(decisions)))
+            exposures += _told_by_exposures(f"{name}-ann", f"{name}m", decision, at)
+        worlds.append(World(name, tuple(snapshots), tuple(decisions), tuple(exposures)))
     return Pair(worlds[0], worlds[1], "ann", "m", at, decision, is_item_known)
 
 
 def _past(
     rng: random.Random, name: str, decision: str, at: datetime, *, is_item_known: bool
-) -> tuple[list[Snapshot], list[Decision]]:
+) -> tuple[list[Snapshot], list[Decision], list[Exposure]]:
     """The decision itself and what was known before it; of an item fetched later, the first two fetches."""
     fetches = [at - TICK, at - timedelta(days=1), at - WINDOW, at - timedelta(days=90)]
     if not is_item_known:
@@ -180,15 +202,33 @@ def _past(
     for user, content_id in ((f"{name}-ann", f"{name}a"), (f"{name}-ann", f"{name}m"), (f"{name}-bob", f"{name}m")):
         for before in rng.sample([TICK, timedelta(seconds=1), timedelta(days=2), WINDOW, WINDOW + TICK], 2):
             decisions.append(_decision(user, content_id, rng.choice(["like", "nope"]), at - before))
-    return snapshots, decisions
+    exposures = [
+        _exposure(f"{name}-ann", f"{name}m", at - before, rng.randint(5, 40))
+        for before in rng.sample([TICK, timedelta(seconds=30), timedelta(days=2)], rng.randint(0, 2))
+    ]
+    return snapshots, decisions, exposures
 
 
-def _told_by_the_catalogue(name: str, decision: str, told_from: datetime) -> list[Snapshot]:
-    """Prices and release dates that give the decision away, from an instant on."""
+def _told_by_the_catalogue(content_id: str, decision: str, at: datetime) -> list[Snapshot]:
+    """Prices, review counts and release dates that give the decision away, from its instant on."""
     return [
-        Snapshot(0, f"dmm/digital/videoa/{name}m", told_from + later, True, TOLD[decision], _told_release(decision))
+        Snapshot(
+            landed=0,
+            item_id=f"dmm/digital/videoa/{content_id}",
+            fetched_at=at + later,
+            is_usable=True,
+            price=TOLD[decision],
+            released_at=_told_release(decision),
+            review_count=TOLD[decision],
+            review_average=4.5,
+        )
         for later in (timedelta(0), TICK, timedelta(hours=1))
     ]
+
+
+def _told_by_exposures(user_id: str, content_id: str, decision: str, at: datetime) -> list[Exposure]:
+    """Positions that give the decision away, from its instant on."""
+    return [_exposure(user_id, content_id, at + later, TOLD[decision]) for later in (timedelta(0), TICK)]
 
 
 def _told_release(decision: str) -> datetime:
@@ -215,17 +255,54 @@ def _decision(user_id: str, content_id: str, decision: str, at: datetime) -> Dec
     return Decision(0, user_id, content_id, decision, at, at + timedelta(seconds=2), "feed")
 
 
+def _exposure(user_id: str, content_id: str, at: datetime, position: int) -> Exposure:
+    return Exposure(0, user_id, content_id, at, at + timedelta(seconds=2), "feed", position, 1 / position)
+
+
+def coin_flips(seed: int, count: int) -> list[World]:
+    """Return worlds of decisions that are flips of a coin; afterwards, and only then, everything tells how it fell.
+
+    Each item is decided on once by a user `ann`, so that nothing before a decision can help to guess it. From its
+    instant on, price, review count and release date of the item spell it out, the item is shown again at a telling
+    position, and after a like a crowd of `fan` users likes it.
+    """
+    return [_coin_flips(random.Random(f"{seed}/coins/{number}"), f"c{number:03d}") for number in range(count)]  # noqa: S311
+
+
+def _coin_flips(rng: random.Random, name: str) -> World:
+    snapshots: list[Snapshot] = []
+    decisions: list[Decision] = []
+    exposures: list[Exposure] = []
+    for number in range(50):
+        content_id, user, at = f"{name}i{number:02d}", f"{name}-ann{number % 5}", _anchor(rng) + rng.choice(OFFSETS)
+        decision = rng.choice(["like", "nope"])
+        fetches = rng.sample([TICK, timedelta(days=1), WINDOW, timedelta(days=90)], 2)
+        snapshots += [_snapshot(rng, content_id, at - before, rng.choice(PRICES)) for before in fetches]
+        snapshots += _told_by_the_catalogue(content_id, decision, at)
+        decisions.append(_decision(user, content_id, decision, at))
+        if decision == "like":
+            decisions += [_decision(f"{name}-fan{n}", content_id, "like", at + n * TICK) for n in range(3)]
+        exposures += [_exposure(user, content_id, at - before, rng.randint(1, 40)) for before in fetches[:1]]
+        exposures += _told_by_exposures(user, content_id, decision, at)
+    return World(name, tuple(snapshots), tuple(decisions), tuple(exposures))
+
+
 def landed(worlds: Iterable[World]) -> list[World]:
     """Return the worlds with each row's place in one common order of landing."""
     worlds = list(worlds)
-    decisions = sorted((d for world in worlds for d in world.decisions), key=lambda d: d.ingested_at)
-    place = {id(row): number for number, row in enumerate(decisions, start=1)}
-    place |= {id(row): n for n, row in enumerate((s for world in worlds for s in world.snapshots), start=1)}
+    place: dict[int, int] = {}
+    for rows in (
+        [s for world in worlds for s in world.snapshots],
+        sorted((d for world in worlds for d in world.decisions), key=lambda d: d.ingested_at),
+        sorted((e for world in worlds for e in world.exposures), key=lambda e: e.ingested_at),
+    ):
+        place |= {id(row): number for number, row in enumerate(rows, start=1)}
     return [
         replace(
             world,
             snapshots=tuple(replace(s, landed=place[id(s)]) for s in world.snapshots),
             decisions=tuple(replace(d, landed=place[id(d)]) for d in world.decisions),
+            exposures=tuple(replace(e, landed=place[id(e)]) for e in world.exposures),
         )
         for world in worlds
     ]
