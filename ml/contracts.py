@@ -27,6 +27,7 @@ BETA: Final = 0.5
 ITEM_COLUMNS: Final = {
     "item_id": "text",
     "content_id": "text",
+    "floor": "text",
     "title": "text",
     "maker_id": "bigint",
     "series_id": "bigint",
@@ -35,12 +36,18 @@ ITEM_COLUMNS: Final = {
     "performer_ids": "bigint[]",
     "director_ids": "bigint[]",
     "price_jpy": "integer",
+    "list_price_jpy": "integer",
+    "discount_share": "double precision",
     "runtime_minutes": "integer",
+    "review_count": "integer",
+    "review_average": "double precision",
+    "review_score": "double precision",
     "released_at": "timestamptz",
     "first_seen_at": "timestamptz",
+    "last_changed_at": "timestamptz",
+    "price_changed_at": "timestamptz",
     "has_sample": "boolean",
     "is_eligible": "boolean",
-    "as_of": "timestamptz",
 }
 USER_COLUMNS: Final = {
     "user_id": "text",
@@ -51,11 +58,14 @@ USER_COLUMNS: Final = {
     "nope_count": "integer",
     "skip_count": "integer",
     "like_rate": "double precision",
+    "recent_like_rate": "double precision",
     "distinct_maker_count": "integer",
+    "mean_liked_price_jpy": "double precision",
+    "active_day_count": "integer",
+    "exposure_count": "integer",
     "first_decided_at": "timestamptz",
     "last_decided_at": "timestamptz",
     "activity_tier": "text",
-    "as_of": "timestamptz",
 }
 HISTORY_COLUMNS: Final = {
     "user_id": "text",
@@ -63,7 +73,10 @@ HISTORY_COLUMNS: Final = {
     "decisions": "smallint[]",
     "decided_at": "timestamptz[]",
     "history_length": "integer",
+}
+AS_OF_COLUMNS: Final = {
     "as_of": "timestamptz",
+    "catalogue_as_of": "timestamptz",
 }
 EXAMPLE_COLUMNS: Final = {
     "user_id": "text",
@@ -74,12 +87,16 @@ EXAMPLE_COLUMNS: Final = {
     "history_size": "integer",
     "is_first_like": "boolean",
     "surface": "text",
+    "is_item_known": "boolean",
     "price_jpy": "integer",
     "item_age_days": "double precision",
     "item_like_count_30d": "integer",
-    "as_of": "timestamptz",
+    "exposure_count": "integer",
+    "exposure_position": "integer",
+    "exposure_propensity": "double precision",
 }
 TABLES: Final = {
+    "feat_as_of": AS_OF_COLUMNS,
     "feat_items": ITEM_COLUMNS,
     "feat_users": USER_COLUMNS,
     "feat_user_histories": HISTORY_COLUMNS,

@@ -11,6 +11,12 @@ items as (
 
 ),
 
+as_of as (
+
+    select * from {{ ref('feat_as_of') }}
+
+),
+
 popularity as (
 
     select * from {{ ref('fct_item_popularity_daily') }}
@@ -31,10 +37,11 @@ activity as (
 aged as (
 
     select
-        items.as_of - items.released_at as age,
+        as_of.as_of - items.released_at as age,
         coalesce(activity.decision_count, 0) as decision_count,
         coalesce(activity.exposure_count, 0) as exposure_count
     from items
+    cross join as_of
     left join activity on items.item_id = activity.item_id
 
 ),

@@ -10,9 +10,9 @@ registered as (
 
 ),
 
-users as (
+as_of as (
 
-    select * from {{ ref('feat_users') }}
+    select * from {{ ref('feat_as_of') }}
 
 ),
 
@@ -30,8 +30,8 @@ joined as (
         registered.created_at,
         date_trunc('week', registered.created_at at time zone 'Asia/Tokyo')::date as joined_week
     from registered
-    inner join users on registered.user_id = users.user_id
-    where registered.created_at + interval '14 days' <= users.as_of
+    cross join as_of
+    where registered.created_at + interval '14 days' <= as_of.as_of
 
 ),
 

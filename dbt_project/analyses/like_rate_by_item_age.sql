@@ -1,6 +1,7 @@
 -- How long does an item stay interesting? One row per band of the item's age when the user decided.
 -- like_lift divides the likes by those that the same users would have given at their own rates; where it falls below 1,
--- an item has become less liked than what its viewers see otherwise. decision_share tells what age users get to see.
+-- an item has become less liked than what its viewers see otherwise. decision_share tells what age users get to see;
+-- of an item that nobody had fetched by then, no release was known.
 with
 
 examples as (
@@ -22,6 +23,7 @@ banded as (
         examples.decision,
         users.like_rate as usual_like_rate,
         case
+            when not examples.is_item_known then 'item not known'
             when examples.item_age_days < 0 then 'before release'
             when examples.item_age_days < 7 then 'first week'
             when examples.item_age_days < 30 then '7 to 29 days'
@@ -57,4 +59,4 @@ select
     {{ wilson_bound('like_count', 'decision_count', 'high') }} as like_rate_high,
     round((like_count / nullif(expected_like_count, 0))::numeric, 3) as like_lift
 from counted
-order by lowest_age_days asc
+order by lowest_age_days asc nulls last

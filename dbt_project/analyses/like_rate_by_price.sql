@@ -1,4 +1,5 @@
 -- Do users like cheap items better? One row per band of the price that was known when the user decided.
+-- An item that nobody had fetched by then has no price that was known; a known item may have none either.
 -- like_rate alone also tells who looks at which prices. like_lift takes that out: likes divided by the likes that the
 -- same users would have given at their own rates. Above 1 the band is liked better than those users like things in
 -- general.
@@ -23,6 +24,7 @@ banded as (
         examples.decision,
         users.like_rate as usual_like_rate,
         case
+            when not examples.is_item_known then 'item not known'
             when examples.price_jpy is null then 'no price'
             when examples.price_jpy = 0 then 'free'
             when examples.price_jpy < 200 then 'under 200'
@@ -59,4 +61,4 @@ select
     {{ wilson_bound('like_count', 'decision_count', 'high') }} as like_rate_high,
     round((like_count / nullif(expected_like_count, 0))::numeric, 3) as like_lift
 from counted
-order by lowest_price_jpy asc nulls last
+order by lowest_price_jpy asc nulls last, price_band desc

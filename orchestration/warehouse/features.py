@@ -64,7 +64,7 @@ def read_histories(connection: psycopg.Connection, item_index: dict[str, int]) -
         " from features.feat_user_histories order by user_id",
     )
     row = connection.execute(
-        "select (extract(epoch from max(as_of)) * 1000000)::bigint from features.feat_user_histories"
+        "select (extract(epoch from max(as_of)) * 1000000)::bigint from features.feat_as_of"
     ).fetchone()
     histories = histories_from_lists(rows["item_ids"], rows["decisions"], rows["decided_at"], item_index)
     return UserHistories(rows["user_id"], histories, int(row[0]) if row and row[0] is not None else 0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 MAY_READ = {
@@ -120,7 +123,8 @@ def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, 
     features = {"feat_items", "feat_users", "feat_user_histories", "feat_training_examples"}
     expected = {
         "analyst": {node["name"] for node in open_models(manifest)},
-        "trainer": {*features, "fct_decisions"},  # a gate reads the decisions
+        # What is trained on, and what a gate reads beside it.
+        "trainer": {*features, "feat_as_of", "fct_decisions", "fct_exposures"},
         "serving_owner": {"feat_items"},
         "loader": {"orphan_content_ids"},  # a backfill asks the catalogue for exactly these
         "monitor": {node["name"] for node in models(manifest) if node["fqn"][1] == "monitoring"},
@@ -133,12 +137,44 @@ def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, 
     assert granted == expected
 
 
+def test_large_models_are_built_by_exchange_and_the_rest_anew(manifest: dict[str, Any]) -> None:
+    incremental = [node for node in models(manifest) if node["config"]["materialized"] == "incremental"]
+    assert len(incremental) > 15
+    for node in incremental:
+        meta = node["config"]["meta"]
+        assert node["config"]["incremental_strategy"] == "replace_touched", node["name"]
+        assert set(meta) <= {"touched_by", "since", "logs", "all_if_removed"}, node["name"]
+        assert meta["touched_by"], node["name"]
+        assert "{% call touch() %}" in node["raw_code"], node["name"]
+
+
+def test_a_reader_asks_for_keys_that_the_model_it_reads_logs(manifest: dict[str, Any]) -> None:
+    logged = {
+        (node["name"], log["kind"]) for node in models(manifest) for log in node["config"]["meta"].get("logs", [])
+    }
+    asked = {
+        (name, kind)
+        for node in models(manifest)
+        for name, kind in re.findall(r"changed\(ref\('(\w+)'\), '(\w+)'\)", node["raw_code"])
+    }
+    assert asked <= logged
+    assert {name for name, _ in logged} >= {name for name, _ in asked}
+
+
+def test_other_macros_mean_other_tables(manifest: dict[str, Any]) -> None:
+    """No incremental model sees that a macro it uses has changed, so the hash of all of them is one of its inputs."""
+    files = sorted((REPO_ROOT / "dbt_project" / "macros").glob("*.sql"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    project = yaml.safe_load((REPO_ROOT / "dbt_project" / "dbt_project.yml").read_text())
+    assert project["vars"]["macros"] == digest, f"set the variable macros of dbt_project.yml to {digest}"
+
+
 def test_every_model_that_counts_or_chooses_by_order_has_a_unit_test(manifest: dict[str, Any]) -> None:
     tested = {test["model"] for test in manifest["unit_tests"].values()}
     windowed = {
         node["name"] for node in models(manifest) if " over (" in node["raw_code"] or "distinct on" in node["raw_code"]
     }
-    copies = {"int_exposures_resolved", "decision_join_quality", "exposure_join_quality"}  # of one join, of one share
+    copies = {"decision_join_quality", "exposure_join_quality"}  # of one share
     assert windowed - tested <= copies
 
 

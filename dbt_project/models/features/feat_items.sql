@@ -1,23 +1,45 @@
 -- One row per item that content policy allows, as of the newest landed snapshot.
-{{ config(grants={'+select': ['serving_owner']}) }}
+{{
+    config(
+        materialized='incremental',
+        unique_key=['item_id'],
+        meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
+        grants={'+select': ['serving_owner']},
+    )
+}}
+
+{% call touch() %}
+    select key as item_id from {{ changed(ref('dim_items'), 'item') }}
+    union all
+    select key from {{ changed(ref('int_item_entities'), 'item') }}
+    union all
+    select key from {{ changed(ref('fct_item_prices'), 'item') }}
+{% endcall %}
 
 with
 
 items as (
 
     select * from {{ ref('dim_items') }}
+    {% if is_incremental() %}
+        where item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 
 entities as (
 
     select * from {{ ref('int_item_entities') }}
+    {% if is_incremental() %}
+        where item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 
-as_of as (
+prices as (
 
-    select * from {{ ref('int_as_of') }}
+    select * from {{ ref('fct_item_prices') }}
+    where is_current
 
 ),
 
@@ -37,6 +59,7 @@ select
     ---------- ids
     items.item_id,
     items.content_id,
+    items.floor,
 
     ---------- what it is
     items.title,
@@ -47,17 +70,26 @@ select
     coalesce(links.performer_ids, '{}'::bigint[]) as performer_ids,
     coalesce(links.director_ids, '{}'::bigint[]) as director_ids,
     items.price_min_jpy as price_jpy,
+    items.list_price_jpy,
+    1 - items.price_min_jpy / nullif(items.list_price_jpy, 0)::double precision as discount_share,
     items.runtime_minutes,
 
-    ---------- timestamps
+    ---------- what buyers said; ten reviews of 3.5 stars are added, so that one review does not make a best seller
+    coalesce(items.review_count, 0) as review_count,
+    items.review_average::double precision as review_average,
+    (
+        (coalesce(items.review_count * items.review_average, 0) + 10 * 3.5) / (coalesce(items.review_count, 0) + 10)
+    )::double precision as review_score,
+
+    ---------- how fresh it is
     items.released_at,
     items.first_seen_at,
+    items.last_changed_at,
+    prices.valid_from as price_changed_at,
 
     ---------- may it be shown
     items.has_sample,
-    items.is_eligible,
-
-    as_of.as_of
+    items.is_eligible
 from items
-cross join as_of
+inner join prices on items.item_id = prices.item_id
 left join links on items.item_id = links.item_id

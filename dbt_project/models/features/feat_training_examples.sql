@@ -1,66 +1,202 @@
 -- One row per joined decision event up to as_of; every feature uses only what was known strictly before decided_at.
-{{ config(indexes=[{'columns': ['decided_at']}]) }}
+{{
+    config(
+        materialized='incremental',
+        unique_key=['user_id', 'sequence'],
+        indexes=[{'columns': ['decided_at']}],
+        meta={
+            'touched_by': ['user_id', 'decided_at'],
+            'logs': [{'kind': 'user', 'key': 'user_id', 'since': 'decided_at'}],
+        },
+    )
+}}
+
+{#- Hours, not days: a day of local time may have 23 or 25. -#}
+{% set like_window = "interval '720 hours'" %}
+
+{% call touch() %}
+    with
+
+    -- All that a user did from the first event on that came, went or changed.
+    changed_users as (
+        select
+            key as user_id,
+            since
+        from {{ changed(ref('fct_decisions'), 'user') }}
+        union all
+        select
+            key,
+            since
+        from {{ changed(ref('fct_exposures'), 'user') }}
+    ),
+
+    -- All that anybody did on an item after such an event, or after a snapshot that is new here.
+    changed_items as (
+        select
+            key as item_id,
+            since
+        from {{ changed(ref('fct_decisions'), 'liked_item') }}
+        union all
+        select
+            key,
+            since
+        from {{ changed(ref('int_item_snapshots'), 'item') }}
+    )
+
+    select
+        built.user_id,
+        built.decided_at
+    from changed_users
+    inner join {{ this }} as built
+        on
+            changed_users.user_id = built.user_id
+            and changed_users.since <= built.decided_at
+    union all
+    select
+        decisions.user_id,
+        decisions.decided_at
+    from changed_users
+    inner join {{ ref('fct_decisions') }} as decisions
+        on
+            changed_users.user_id = decisions.user_id
+            and changed_users.since <= decisions.decided_at
+    where decisions.item_id is not null
+    union all
+    select
+        decisions.user_id,
+        decisions.decided_at
+    from changed_items
+    inner join {{ ref('fct_decisions') }} as decisions
+        on
+            changed_items.item_id = decisions.item_id
+            and changed_items.since < decisions.decided_at
+{% endcall %}
 
 with
 
 decisions as (
 
-    select * from {{ ref('int_decisions_sequenced') }}
+    select
+        decisions.decision_id,
+        decisions.user_id,
+        decisions.item_id,
+        {{ decision_code('decisions.decision') }} as decision_code,
+        decisions.surface,
+        decisions.decided_at
+    from {{ ref('fct_decisions') }} as decisions
+    where
+        decisions.item_id is not null
+    {% if var('as_of', none) is not none %}
+        and decisions.decided_at <= '{{ var('as_of') }}'::timestamptz
+    {% endif %}
 
 ),
 
--- Read twice below: a materialised copy would have no index (measured: over ten minutes instead of seconds).
-snapshots as not materialized (
+exposures as (
+
+    select * from {{ ref('fct_exposures') }}
+    where item_id is not null
+
+),
+
+snapshots as (
 
     select * from {{ ref('int_item_snapshots') }}
     where is_usable
 
 ),
 
-as_of as (
+targets as (
 
-    select * from {{ ref('int_as_of') }}
+    select * from decisions
+    {% if is_incremental() %}
+        where
+            user_id = {{ touched_keys('user_id') }}
+            and (user_id, decided_at) in (select touched.user_id, touched.decided_at from pg_temp.touched)
+    {% endif %}
 
 ),
 
--- Events older than the first landed snapshot (an imported history) get the earliest fact we have.
-earliest as (
+sequenced as (
 
     select
-        item_id,
-        (array_agg(price_min_jpy order by fetched_at asc, snapshot_id desc) filter (where price_min_jpy is not null))[1]
-            as price_jpy,
-        (array_agg(released_at order by fetched_at asc, snapshot_id desc))[1] as released_at
-    from snapshots
-    group by item_id
+        decisions.decision_id,
+        row_number() over (
+            partition by decisions.user_id
+            order by
+                decisions.decided_at asc, {{ byte_ordered('decisions.item_id') }} asc, decisions.decision_code asc
+        ) as sequence,
+        -- rank - 1 = events strictly earlier: events of the same instant never see each other.
+        rank() over (
+            partition by decisions.user_id
+            order by decisions.decided_at asc
+        ) - 1 as history_size,
+        decisions.decision_code = 1 and row_number() over (
+            partition by decisions.user_id, decisions.item_id, decisions.decision_code
+            order by decisions.decided_at asc
+        ) = 1 as is_first_like
+    from decisions
+    {% if is_incremental() %}
+        where decisions.user_id = {{ touched_keys('user_id') }}
+    {% endif %}
+
+),
+
+liked as (
+
+    select
+        decisions.decision_id,
+        count(*) filter (where decisions.decision_code = 1) over (
+            partition by decisions.item_id
+            order by decisions.decided_at asc
+            range between {{ like_window }} preceding and interval '1 microsecond' preceding
+        ) as item_like_count_30d
+    from decisions
+    {% if is_incremental() %}
+        inner join (
+            select
+                item_id,
+                min(decided_at) - {{ like_window }} as since
+            from targets
+            group by item_id
+        ) as target_items
+            on
+                decisions.item_id = target_items.item_id
+                and decisions.decided_at >= target_items.since
+    {% endif %}
 
 )
 
 select
     ---------- ids
-    decisions.user_id,
-    decisions.sequence,
-    decisions.item_id,
+    targets.user_id,
+    sequenced.sequence::integer as sequence,
+    targets.item_id,
 
     ---------- label
-    decisions.decision_code as decision,
-    decisions.decided_at,
+    targets.decision_code as decision,
+    targets.decided_at,
 
-    ---------- known strictly before decided_at
-    decisions.history_size,
-    decisions.is_first_like,
-    decisions.surface,
-    case when known.item_id is null then earliest.price_jpy else known.price_min_jpy end as price_jpy,
-    (extract(epoch from decisions.decided_at - coalesce(known.released_at, earliest.released_at)) / 86400.0)
-    ::double precision as item_age_days,
-    decisions.item_like_count_30d,
+    ---------- what the user had done
+    sequenced.history_size::integer as history_size,
+    sequenced.is_first_like,
+    targets.surface,
 
-    as_of.as_of
-from decisions
-cross join as_of
-inner join earliest on decisions.item_id = earliest.item_id
--- A lookup per event in the index (item_id, fetched_at, snapshot_id): the cost grows with the number of events, while
--- a range join would grow with events x snapshots of popular items.
+    ---------- what was known of the item
+    known.item_id is not null as is_item_known,
+    known.price_min_jpy as price_jpy,
+    (extract(epoch from targets.decided_at - known.released_at) / 86400.0)::double precision as item_age_days,
+    liked.item_like_count_30d::integer as item_like_count_30d,
+
+    ---------- how the item had been shown to the user
+    shown.exposure_count::integer as exposure_count,
+    shown.exposure_position,
+    shown.exposure_propensity
+from targets
+inner join sequenced on targets.decision_id = sequenced.decision_id
+inner join liked on targets.decision_id = liked.decision_id
+-- Lookups per event in the indexes (item_id, fetched_at, snapshot_id) and (user_id, item_id, exposed_at): the cost
+-- grows with the number of events, while a range join would grow with events x snapshots of popular items.
 left join lateral (
     select
         snapshots.item_id,
@@ -68,10 +204,23 @@ left join lateral (
         snapshots.released_at
     from snapshots
     where
-        snapshots.item_id = decisions.item_id
-        and snapshots.fetched_at < decisions.decided_at
+        snapshots.item_id = targets.item_id
+        and snapshots.fetched_at < targets.decided_at
     order by snapshots.fetched_at desc, snapshots.snapshot_id desc
     limit 1
 ) as known on true
+inner join lateral (
+    select
+        count(*) as exposure_count,
+        (array_agg(exposures.position order by exposures.exposed_at desc, exposures.exposure_id desc))[1]
+            as exposure_position,
+        (array_agg(exposures.propensity order by exposures.exposed_at desc, exposures.exposure_id desc))[1]
+            as exposure_propensity
+    from exposures
+    where
+        exposures.user_id = targets.user_id
+        and exposures.item_id = targets.item_id
+        and exposures.exposed_at < targets.decided_at
+) as shown on true
 -- In key order, so that the primary key fills without page splits.
-order by decisions.user_id asc, decisions.sequence asc
+order by targets.user_id asc, sequenced.sequence asc

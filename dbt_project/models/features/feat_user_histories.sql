@@ -1,47 +1,46 @@
--- One row per user with at least one joined decision, as of as_of: the newest events, oldest first.
+-- One row per user with at least one joined decision up to as_of: the newest events, oldest first.
+{{
+    config(
+        materialized='incremental',
+        unique_key=['user_id'],
+        meta={'touched_by': ['user_id'], 'logs': [{'kind': 'user', 'key': 'user_id'}]},
+    )
+}}
+
+{% call touch() %}
+    select key as user_id from {{ changed(ref('feat_training_examples'), 'user') }}
+{% endcall %}
+
 with
 
-decisions as (
+examples as (
 
-    select * from {{ ref('int_decisions_sequenced') }}
-
-),
-
-as_of as (
-
-    select * from {{ ref('int_as_of') }}
+    select * from {{ ref('feat_training_examples') }}
+    {% if is_incremental() %}
+        where user_id = {{ touched_keys('user_id') }}
+    {% endif %}
 
 ),
 
 counted as (
 
     select
-        decisions.*,
-        count(*) over (partition by decisions.user_id) as event_count
-    from decisions
-
-),
-
-histories as (
-
-    select
-        user_id,
-        array_agg(item_id order by sequence) as item_ids,
-        array_agg(decision_code order by sequence) as decisions,
-        array_agg(decided_at order by sequence) as decided_at,
-        count(*)::integer as history_length
-    from counted
-    where sequence > event_count - {{ var('history_length') }}
-    group by user_id
+        examples.user_id,
+        examples.sequence,
+        examples.item_id,
+        examples.decision,
+        examples.decided_at,
+        count(*) over (partition by examples.user_id) as event_count
+    from examples
 
 )
 
 select
-    histories.user_id,
-    histories.item_ids,
-    histories.decisions,
-    histories.decided_at,
-    histories.history_length,
-    as_of.as_of
-from histories
-cross join as_of
+    user_id,
+    array_agg(item_id order by sequence) as item_ids,
+    array_agg(decision order by sequence) as decisions,
+    array_agg(decided_at order by sequence) as decided_at,
+    count(*)::integer as history_length
+from counted
+where sequence > event_count - {{ var('history_length') }}
+group by user_id

@@ -1,15 +1,57 @@
--- One row per known user, as of as_of; counts are joined decisions.
+-- One row per known user; counts are joined decisions up to as_of.
+{{
+    config(
+        materialized='incremental',
+        unique_key=['user_id'],
+        meta={'touched_by': ['user_id'], 'logs': [{'kind': 'user', 'key': 'user_id'}]},
+    )
+}}
+
+{% call touch() %}
+    select key as user_id from {{ changed(ref('dim_users'), 'user') }}
+    union all
+    select key from {{ changed(ref('feat_training_examples'), 'user') }}
+    union all
+    select key from {{ changed(ref('fct_exposures'), 'user') }}
+    union all
+    -- Who liked an item that another maker claims now.
+    select decisions.user_id
+    from {{ changed(ref('dim_items'), 'maker_of_item') }}
+    inner join {{ ref('fct_decisions') }} as decisions on dim_items_changed.key = decisions.item_id
+    where decisions.decision = 'like'
+{% endcall %}
+
 with
 
 users as (
 
     select * from {{ ref('dim_users') }}
+    {% if is_incremental() %}
+        where user_id = {{ touched_keys('user_id') }}
+    {% endif %}
 
 ),
 
-decisions as (
+examples as (
 
-    select * from {{ ref('int_decisions_sequenced') }}
+    select * from {{ ref('feat_training_examples') }}
+    {% if is_incremental() %}
+        where user_id = {{ touched_keys('user_id') }}
+    {% endif %}
+
+),
+
+exposures as (
+
+    select * from {{ ref('fct_exposures') }}
+    where
+        item_id is not null
+    {% if var('as_of', none) is not none %}
+        and exposed_at <= '{{ var('as_of') }}'::timestamptz
+    {% endif %}
+    {% if is_incremental() %}
+        and user_id = {{ touched_keys('user_id') }}
+    {% endif %}
 
 ),
 
@@ -19,37 +61,63 @@ items as (
 
 ),
 
-as_of as (
+placed as (
 
-    select * from {{ ref('int_as_of') }}
+    select
+        examples.*,
+        (examples.decided_at at time zone 'Asia/Tokyo')::date as active_on,
+        count(*) over (partition by examples.user_id) - examples.sequence as newer_count
+    from examples
 
 ),
 
 counted as (
 
     select
-        decisions.user_id,
+        user_id,
         count(*) as decision_count,
-        count(*) filter (where decisions.decision_code = 1) as like_count,
-        count(*) filter (where decisions.decision_code = -1) as nope_count,
-        count(*) filter (where decisions.decision_code = 0) as skip_count,
-        min(decisions.decided_at) as first_decided_at,
-        max(decisions.decided_at) as last_decided_at
-    from decisions
-    group by decisions.user_id
+        count(*) filter (where decision = 1) as like_count,
+        count(*) filter (where decision = -1) as nope_count,
+        count(*) filter (where decision = 0) as skip_count,
+        count(*) filter (where newer_count < 50) as recent_decision_count,
+        count(*) filter (where newer_count < 50 and decision = 1) as recent_like_count,
+        (avg(price_jpy) filter (where decision = 1))::double precision as mean_liked_price_jpy,
+        min(decided_at) as first_decided_at,
+        max(decided_at) as last_decided_at
+    from placed
+    group by user_id
 
 ),
 
--- Distinct pairs first: a plain count(distinct) would sort every decision of every user.
+-- Distinct pairs first, here and below: a plain count(distinct) would sort every decision of every user.
+active_days as (
+
+    select distinct
+        user_id,
+        active_on
+    from placed
+
+),
+
+day_counts as (
+
+    select
+        user_id,
+        count(*) as active_day_count
+    from active_days
+    group by user_id
+
+),
+
 liked_makers as (
 
     select distinct
-        decisions.user_id,
+        examples.user_id,
         items.maker_id
-    from decisions
-    inner join items on decisions.item_id = items.item_id
+    from examples
+    inner join items on examples.item_id = items.item_id
     where
-        decisions.decision_code = 1
+        examples.decision = 1
         and items.maker_id is not null
 
 ),
@@ -60,6 +128,16 @@ maker_counts as (
         user_id,
         count(*) as distinct_maker_count
     from liked_makers
+    group by user_id
+
+),
+
+exposure_counts as (
+
+    select
+        user_id,
+        count(*) as exposure_count
+    from exposures
     group by user_id
 
 )
@@ -76,17 +154,20 @@ select
     coalesce(counted.nope_count, 0)::integer as nope_count,
     coalesce(counted.skip_count, 0)::integer as skip_count,
     counted.like_count::double precision / counted.decision_count as like_rate,
+    counted.recent_like_count::double precision / counted.recent_decision_count as recent_like_rate,
     coalesce(maker_counts.distinct_maker_count, 0)::integer as distinct_maker_count,
+    counted.mean_liked_price_jpy,
+    coalesce(day_counts.active_day_count, 0)::integer as active_day_count,
+    coalesce(exposure_counts.exposure_count, 0)::integer as exposure_count,
     counted.first_decided_at,
     counted.last_decided_at,
     case
         when counted.decision_count is null then 'new'
         when counted.like_count > 20 then 'heavy'
         else 'some'
-    end as activity_tier,
-
-    as_of.as_of
+    end as activity_tier
 from users
-cross join as_of
 left join counted on users.user_id = counted.user_id
+left join day_counts on users.user_id = day_counts.user_id
 left join maker_counts on users.user_id = maker_counts.user_id
+left join exposure_counts on users.user_id = exposure_counts.user_id

@@ -1,9 +1,27 @@
 -- One row per normalised content id: the one item that decisions and exposures with this id belong to.
+{{
+    config(
+        materialized='incremental',
+        unique_key=['content_key'],
+        indexes=[{'columns': ['content_key'], 'unique': true}],
+        meta={'touched_by': ['content_key'], 'logs': [{'kind': 'content_key', 'key': 'content_key'}]},
+    )
+}}
+
+{% call touch() %}
+    select {{ content_key_of_item('key') }} as content_key from {{ changed(ref('int_items_latest'), 'item') }}
+    union all
+    select {{ content_key_of_item('key') }} from {{ changed(ref('int_items_policy'), 'item') }}
+{% endcall %}
+
 with
 
 items as (
 
     select * from {{ ref('int_items_latest') }}
+    {% if is_incremental() %}
+        where content_key = {{ touched_keys('content_key') }}
+    {% endif %}
 
 ),
 

@@ -1,7 +1,10 @@
--- One row per decision event, exact repeats removed, with the item it belongs to or the reason why there is none.
+-- One row per landed decision, repeats included, with the item it belongs to or the reason why there is none.
+{{ config(materialized='view', post_hook=[]) }}
+-- Read by its fact only, which takes out the repeats: a copy of what grows with every event would only cost time.
+
 with
 
-decisions as (
+events as (
 
     select * from {{ ref('stg_app__decisions') }}
 
@@ -10,15 +13,6 @@ decisions as (
 content_keys as (
 
     select * from {{ ref('int_content_keys_resolved') }}
-
-),
-
--- Landing refuses repeats of the same spelling; two spellings of one content id meet only here.
-events as (
-
-    select distinct on (user_id, content_key, decided_at, decision) *
-    from decisions
-    order by user_id asc, content_key asc, decided_at asc, decision asc, decision_id asc
 
 )
 
@@ -37,7 +31,6 @@ select
 
     ---------- what was decided
     events.decision,
-    events.decision_code,
 
     ---------- where it came from
     events.surface,

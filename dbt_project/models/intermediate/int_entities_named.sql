@@ -1,21 +1,6 @@
 -- One row per tag, performer or maker: its newest name, whoever told it last, an item or the source's own list.
 with
 
-entities as (
-
-    select
-        case kind when 'manufacture' then 'maker' else kind end as kind,
-        entity_id,
-        entity_name,
-        entity_ruby,
-        named_at
-    from {{ ref('int_item_entities') }}
-    where
-        kind in ('genre', 'actress', 'maker', 'manufacture')
-        and entity_name is not null
-
-),
-
 entries as (
 
     select * from {{ ref('stg_dmm__masters') }}
@@ -26,17 +11,16 @@ entries as (
 
 ),
 
--- Few names stand on very many items: what follows compares names, not items.
 namings as (
 
     select
-        kind,
+        case kind when 'manufacture' then 'maker' else kind end as kind,
         entity_id,
         entity_name,
-        entity_ruby,
-        max(named_at) as named_at
-    from entities
-    group by kind, entity_id, entity_name, entity_ruby
+        nullif(entity_ruby, '') as entity_ruby,
+        named_at
+    from {{ ref('int_entity_namings') }}
+    where kind in ('genre', 'actress', 'maker', 'manufacture')
     union all
     select
         kind,

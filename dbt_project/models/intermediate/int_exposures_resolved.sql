@@ -1,7 +1,10 @@
--- One row per exposure event, exact repeats removed, with the item it belongs to or the reason why there is none.
+-- One row per landed exposure, repeats included, with the item it belongs to or the reason why there is none.
+{{ config(materialized='view', post_hook=[]) }}
+-- Read by its fact only, which takes out the repeats: a copy of what grows with every event would only cost time.
+
 with
 
-exposures as (
+events as (
 
     select * from {{ ref('stg_app__exposures') }}
 
@@ -10,14 +13,6 @@ exposures as (
 content_keys as (
 
     select * from {{ ref('int_content_keys_resolved') }}
-
-),
-
-events as (
-
-    select distinct on (user_id, content_key, exposed_at, surface) *
-    from exposures
-    order by user_id asc, content_key asc, exposed_at asc, surface asc, exposure_id asc
 
 )
 

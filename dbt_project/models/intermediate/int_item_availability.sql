@@ -1,11 +1,5 @@
--- One row per item: whether the source still offers it, by the newest word on it. Read availability here only.
+-- One row per item that the source ever called gone or back: its newest word. Read availability here only.
 with
-
-items as (
-
-    select * from {{ ref('int_items_latest') }}
-
-),
 
 availability as (
 
@@ -24,10 +18,9 @@ newest as (
 
 )
 
+-- Only a change is written down: an item without a row was always there.
 select
-    items.item_id,
-    -- Only a change is written down: an item without a row was always there.
-    coalesce(not newest.is_available, false) as is_withdrawn,
-    case when not newest.is_available then newest.observed_at end as withdrawn_at
-from items
-left join newest on items.item_id = newest.item_id
+    item_id,
+    not is_available as is_withdrawn,
+    case when not is_available then observed_at end as withdrawn_at
+from newest

@@ -1,5 +1,5 @@
 -- One row per floor, day and rank, with the item that stood there or the reason why there is none.
-{{ config(materialized='ephemeral') }}
+{{ config(materialized='view', post_hook=[]) }}
 -- Read once, by its fact: a copy of what grows with every day and floor would only cost time.
 
 with
@@ -21,6 +21,7 @@ select
     rankings.source,
     rankings.service,
     rankings.floor,
+    rankings.item_id as ranked_item_id,
     -- A ranking names its floor, so its item is certain: no choice among floors as for events.
     case when not policy.is_blocked then rankings.item_id end as item_id,
     rankings.content_id,

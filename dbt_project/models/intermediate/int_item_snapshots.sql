@@ -1,20 +1,45 @@
 -- One row per landed snapshot of an item: the staging view, read once and kept, because it opens every payload.
 {{
     config(
+        materialized='incremental',
+        unique_key=['snapshot_id'],
         indexes=[
+            {'columns': ['snapshot_id'], 'unique': true},
             {'columns': ['item_id', 'fetched_at', 'snapshot_id']},
         ],
+        meta={
+            'touched_by': ['snapshot_id'],
+            'logs': [
+                {'kind': 'snapshot', 'key': 'snapshot_id'},
+                {'kind': 'item', 'key': 'item_id', 'since': 'fetched_at'},
+            ],
+            'all_if_removed': true,
+        },
     )
 }}
--- The index serves the as-of lookup of feat_training_examples: the newest snapshot of an item before an instant.
+-- The second index serves the as-of lookup of feat_training_examples: the newest snapshot of an item before an instant.
 
 with
 
 snapshots as (
 
     select * from {{ ref('stg_dmm__item_snapshots') }}
+    {% if is_incremental() %}
+        where snapshot_id = {{ touched_keys('snapshot_id') }}
+    {% endif %}
 
 )
+
+-- Landing only adds: a snapshot that is gone was taken out by hand, and everything is built anew.
+{% call touch() %}
+    select coalesce(landed.snapshot_id, built.snapshot_id) as snapshot_id
+    from {{ ref('stg_dmm__snapshot_keys') }} as landed
+    full join {{ this }} as built on landed.snapshot_id = built.snapshot_id
+    where
+        landed.snapshot_id is null
+        or built.snapshot_id is null
+        or {{ of_backfilled_day('landed.fetched_at') }}
+{% endcall %}
 
 select
     ---------- ids

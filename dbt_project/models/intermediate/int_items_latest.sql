@@ -1,9 +1,28 @@
 -- One row per item: its newest usable snapshot, with when it was first seen and last changed.
+{{
+    config(
+        materialized='incremental',
+        unique_key=['item_id'],
+        indexes=[
+            {'columns': ['item_id'], 'unique': true},
+            {'columns': ['content_key']},
+        ],
+        meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
+    )
+}}
+
+{% call touch() %}
+    select key as item_id from {{ changed(ref('int_item_snapshots'), 'item') }}
+{% endcall %}
+
 with
 
 snapshots as (
 
     select * from {{ ref('int_item_snapshots') }}
+    {% if is_incremental() %}
+        where item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 
@@ -20,7 +39,15 @@ seen as (
 -- A newer snapshot that cannot be read does not withdraw an item: the newest one with a title and a date counts.
 latest as (
 
-    select distinct on (item_id) *
+    select distinct on (item_id)
+        snapshot_id,
+        item_id,
+        source,
+        service,
+        floor,
+        content_id,
+        content_key,
+        fetched_at
     from snapshots
     where is_usable
     order by item_id asc, fetched_at desc, snapshot_id desc
@@ -29,42 +56,15 @@ latest as (
 
 select
     ---------- ids
-    latest.snapshot_id,
     latest.item_id,
+    latest.snapshot_id,
     latest.source,
     latest.service,
     latest.floor,
     latest.content_id,
     latest.content_key,
-    latest.product_id,
-
-    ---------- what it is
-    latest.title,
-    latest.runtime_minutes,
-    latest.page_count,
-
-    ---------- prices
-    latest.price_min_jpy,
-    latest.price_max_jpy,
-    latest.list_price_jpy,
-    latest.is_from_price,
-
-    ---------- reviews
-    latest.review_count,
-    latest.review_average,
-
-    ---------- pictures, samples, links
-    latest.image_list_url,
-    latest.image_small_url,
-    latest.image_large_url,
-    latest.sample_image_urls,
-    latest.sample_player_url,
-    latest.sample_player_url is not null as has_sample,
-    latest.product_url,
-    latest.affiliate_url_template,
 
     ---------- timestamps
-    latest.released_at,
     seen.first_seen_at,
     latest.fetched_at as last_changed_at
 from latest

@@ -1,16 +1,38 @@
 -- One row per item: whether content policy keeps it out of marts, and by which rule.
+{{
+    config(
+        materialized='incremental',
+        unique_key=['item_id'],
+        indexes=[{'columns': ['item_id'], 'unique': true}],
+        meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
+    )
+}}
+
+{% call touch() %}
+    select key as item_id from {{ changed(ref('int_items_latest'), 'item') }}
+    union all
+    select key from {{ changed(ref('int_item_entities'), 'item') }}
+{% endcall %}
+
 with
 
 items as (
 
     select * from {{ ref('int_items_latest') }}
+    {% if is_incremental() %}
+        where item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 
 tags as (
 
     select * from {{ ref('int_item_entities') }}
-    where kind = 'genre'
+    where
+        kind = 'genre'
+    {% if is_incremental() %}
+        and item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 

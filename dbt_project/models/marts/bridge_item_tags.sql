@@ -1,12 +1,29 @@
 -- One row per item and tag of the item's newest state.
-{{ config(indexes=[{'columns': ['tag_id', 'item_id']}]) }}
+{{
+    config(
+        materialized='incremental',
+        unique_key=['item_id', 'tag_id'],
+        indexes=[{'columns': ['tag_id', 'item_id']}],
+        meta={'touched_by': ['item_id']},
+    )
+}}
+
+{% call touch() %}
+    select key as item_id from {{ changed(ref('dim_items'), 'item') }}
+    union all
+    select key from {{ changed(ref('int_item_entities'), 'item') }}
+{% endcall %}
 
 with
 
 entities as (
 
     select * from {{ ref('int_item_entities') }}
-    where kind = 'genre'
+    where
+        kind = 'genre'
+    {% if is_incremental() %}
+        and item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 

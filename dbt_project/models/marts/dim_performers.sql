@@ -1,16 +1,9 @@
 -- One row per performer of at least one allowed item.
 with
 
-entities as (
+item_performers as (
 
-    select * from {{ ref('int_item_entities') }}
-    where kind = 'actress'
-
-),
-
-items as (
-
-    select * from {{ ref('dim_items') }}
+    select * from {{ ref('bridge_item_performers') }}
 
 ),
 
@@ -24,18 +17,17 @@ named as (
 counted as (
 
     select
-        entities.entity_id,
+        performer_id,
         count(*) as item_count
-    from entities
-    inner join items on entities.item_id = items.item_id
-    group by entities.entity_id
+    from item_performers
+    group by performer_id
 
 )
 
 select
-    counted.entity_id as performer_id,
+    counted.performer_id,
     named.entity_name as performer_name,
     named.entity_ruby as performer_ruby,
     counted.item_count
 from counted
-left join named on counted.entity_id = named.entity_id
+left join named on counted.performer_id = named.entity_id

@@ -1,16 +1,9 @@
 -- One row per tag that at least one allowed item carries.
 with
 
-entities as (
+item_tags as (
 
-    select * from {{ ref('int_item_entities') }}
-    where kind = 'genre'
-
-),
-
-items as (
-
-    select * from {{ ref('dim_items') }}
+    select * from {{ ref('bridge_item_tags') }}
 
 ),
 
@@ -30,23 +23,22 @@ named as (
 counted as (
 
     select
-        entities.entity_id,
+        tag_id,
         count(*) as item_count
-    from entities
-    inner join items on entities.item_id = items.item_id
-    group by entities.entity_id
+    from item_tags
+    group by tag_id
 
 ),
 
 tags as (
 
     select
-        counted.entity_id as tag_id,
+        counted.tag_id,
         named.entity_name as tag_name,
         named.entity_ruby as tag_ruby,
         counted.item_count
     from counted
-    left join named on counted.entity_id = named.entity_id
+    left join named on counted.tag_id = named.entity_id
 
 ),
 

@@ -1,35 +1,67 @@
 -- One row per decision event; exact repeats removed, events without an item kept with the reason.
-{{ config(
-    indexes=[{'columns': ['user_id', 'decided_at']}, {'columns': ['item_id', 'decided_at']}],
-    grants={'+select': ['trainer']}
-) }}
+{{
+    config(
+        materialized='incremental',
+        unique_key=['decision_id'],
+        indexes=[
+            {'columns': ['user_id', 'decided_at']},
+            {'columns': ['item_id', 'decided_at']},
+            {'columns': ['content_key']},
+        ],
+        meta={
+            'touched_by': ['decision_id'],
+            'logs': [
+                {'kind': 'user', 'key': 'user_id', 'since': 'decided_at'},
+                {'kind': 'item', 'key': 'item_id', 'since': 'decided_at'},
+                {'kind': 'liked_item', 'key': 'item_id', 'since': 'decided_at', 'where': "decision = 'like'"},
+            ],
+        },
+        grants={'+select': ['trainer']},
+    )
+}}
+
+{% call touch() %}
+    {{ touched_events(ref('int_decisions_resolved'), 'decision_id', 'decided_at', 'decision') }}
+{% endcall %}
 
 with
 
-decisions as (
+events as (
 
     select * from {{ ref('int_decisions_resolved') }}
+    {% if is_incremental() %}
+        where decision_id = {{ touched_keys('decision_id') }}
+    {% endif %}
+
+),
+
+repeats as (
+
+    {{ repeated_events(ref('int_decisions_resolved'), 'decision_id', 'decided_at', 'decision') }}
 
 )
 
 select
     ---------- ids
-    decision_id,
-    user_id,
-    item_id,
-    content_id,
-    unjoined_reason,
+    events.decision_id,
+    events.user_id,
+    events.item_id,
+    events.content_id,
+    events.content_key,
+    events.unjoined_reason,
 
     ---------- what was decided
-    decision,
+    events.decision,
 
     ---------- where it came from
-    surface,
-    source,
-    score,
-    model_run,
+    events.surface,
+    events.source,
+    events.score,
+    events.model_run,
 
     ---------- timestamps
-    decided_at,
-    ingested_at
-from decisions
+    events.decided_at,
+    events.ingested_at
+from events
+left join repeats on events.decision_id = repeats.decision_id
+where repeats.decision_id is null

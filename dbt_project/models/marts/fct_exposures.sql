@@ -1,30 +1,64 @@
 -- One row per exposure event; exact repeats removed, events without an item kept with the reason.
-{{ config(indexes=[{'columns': ['user_id', 'exposed_at']}]) }}
+{{
+    config(
+        materialized='incremental',
+        unique_key=['exposure_id'],
+        indexes=[
+            {'columns': ['user_id', 'item_id', 'exposed_at']},
+            {'columns': ['item_id', 'exposed_at']},
+            {'columns': ['content_key']},
+        ],
+        meta={
+            'touched_by': ['exposure_id'],
+            'logs': [
+                {'kind': 'user', 'key': 'user_id', 'since': 'exposed_at'},
+                {'kind': 'item', 'key': 'item_id', 'since': 'exposed_at'},
+            ],
+        },
+        grants={'+select': ['trainer']},
+    )
+}}
+
+{% call touch() %}
+    {{ touched_events(ref('int_exposures_resolved'), 'exposure_id', 'exposed_at', 'surface') }}
+{% endcall %}
 
 with
 
-exposures as (
+events as (
 
     select * from {{ ref('int_exposures_resolved') }}
+    {% if is_incremental() %}
+        where exposure_id = {{ touched_keys('exposure_id') }}
+    {% endif %}
+
+),
+
+repeats as (
+
+    {{ repeated_events(ref('int_exposures_resolved'), 'exposure_id', 'exposed_at', 'surface') }}
 
 )
 
 select
     ---------- ids
-    exposure_id,
-    user_id,
-    item_id,
-    content_id,
-    unjoined_reason,
+    events.exposure_id,
+    events.user_id,
+    events.item_id,
+    events.content_id,
+    events.content_key,
+    events.unjoined_reason,
 
     ---------- how it was shown
-    surface,
-    policy,
-    position,
-    propensity,
-    model_run,
+    events.surface,
+    events.policy,
+    events.position,
+    events.propensity,
+    events.model_run,
 
     ---------- timestamps
-    exposed_at,
-    ingested_at
-from exposures
+    events.exposed_at,
+    events.ingested_at
+from events
+left join repeats on events.exposure_id = repeats.exposure_id
+where repeats.exposure_id is null

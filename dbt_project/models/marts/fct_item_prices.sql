@@ -1,10 +1,28 @@
 -- One row per item and change of its prices (SCD2), from the landed snapshots; a period without a price is a row too.
+{{
+    config(
+        materialized='incremental',
+        unique_key=['item_id', 'valid_from'],
+        meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
+    )
+}}
+
+{% call touch() %}
+    select key as item_id from {{ changed(ref('int_item_snapshots'), 'item') }}
+    union all
+    select key from {{ changed(ref('dim_items'), 'item') }}
+{% endcall %}
+
 with
 
 snapshots as (
 
     select * from {{ ref('int_item_snapshots') }}
-    where is_usable
+    where
+        is_usable
+    {% if is_incremental() %}
+        and item_id = {{ touched_keys('item_id') }}
+    {% endif %}
 
 ),
 

@@ -5,14 +5,14 @@ with
 
 decisions as (
 
-    select * from {{ ref('int_decisions_resolved') }}
+    select * from {{ ref('fct_decisions') }}
     where unjoined_reason = 'content_id_unknown'
 
 ),
 
 exposures as (
 
-    select * from {{ ref('int_exposures_resolved') }}
+    select * from {{ ref('fct_exposures') }}
     where unjoined_reason = 'content_id_unknown'
 
 ),

@@ -8,7 +8,6 @@ select
 
     ---------- what was decided
     decision,
-    case decision when 'like' then 1 when 'skip' then 0 when 'nope' then -1 end::smallint as decision_code,
 
     ---------- where it came from
     surface,
