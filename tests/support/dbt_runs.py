@@ -66,72 +66,88 @@ class DbtProcess:
             text=True,
         )
 
-    @property
-    def pid(self) -> int:
-        """The operating system's number of the process."""
-        return self._process.pid
+    def start(self, *arguments: str, reread: bool = False) -> int:
+        """Begin a command and return the number of the process that runs it, which may be killed.
 
-    def start(self, *arguments: str) -> None:
-        """Begin a command without waiting for its end."""
+        Args:
+            arguments: Of the command line.
+            reread: Whether files of the project have changed since the process began.
+        """
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.write(json.dumps([reread, *arguments]) + "\n")
         self._process.stdin.flush()
+        return int(self._answer())
 
     def finish(self) -> dict[str, str]:
         """Wait for the end of the command and return the state of each node it ran.
 
         Raises:
-            DbtFailed: A node failed, or the process died.
+            DbtFailed: A node failed, or the command was killed.
         """
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise DbtFailed(f"the process is gone: {self._errors.read()[-4000:]}")
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = json.loads(self._answer())
         if not answer["success"]:
             raise DbtFailed(answer["failed"])
         states: dict[str, str] = answer["states"]
         return states
 
-    def run(self, *arguments: str) -> dict[str, str]:
-        """Run a command to its end; see `finish`."""
-        self.start(*arguments)
+    def run(self, *arguments: str, reread: bool = False) -> dict[str, str]:
+        """Run a command to its end; see `start` and `finish`."""
+        self.start(*arguments, reread=reread)
         return self.finish()
 
-    def kill(self) -> None:
-        """End the process at once, whatever it is doing."""
+    def close(self) -> None:
+        """End the process."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream:
                 stream.close()
 
+    def _answer(self) -> str:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise DbtFailed(f"the process is gone: {self._errors.read()[-4000:]}")
+        return line
+
 
 def _serve() -> None:
-    """Answer each line of arguments on standard input with one line about how the command ended."""
+    """Answer each line of arguments on standard input with a line at the start of the command and one at its end."""
     from dbt.cli.main import dbtRunner
 
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever dbt prints must not look like an answer
-    read = dbtRunner().invoke(["--quiet", "parse"])
+    read = dbtRunner().invoke(["--quiet", "--no-use-colors", "parse"])
+    if not read.success:
+        raise SystemExit(f"the project cannot be read: {read.exception}")
     for line in sys.stdin:
-        if read.success:
-            # A run leaves marks on what it was given, so each gets a copy.
-            result = dbtRunner(manifest=read.result.deepcopy()).invoke(["--quiet", *json.loads(line)])
-        else:
-            result = read
-        nodes = getattr(result.result, "results", [])
-        answer = {
-            "success": result.success,
-            "states": {node.node.name: str(node.status) for node in nodes},
-            "failed": "\n".join(
-                [f"{node.node.name}: {node.message}" for node in nodes if str(node.status) == "error"]
-                + ([repr(result.exception)] if result.exception else [])
-            ),
-        }
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        # A child of its own for each command: none sees what another left behind, and each can be killed.
+        said, says = os.pipe()
+        child = os.fork()
+        if child == 0:
+            reread, *arguments = json.loads(line)
+            runner = dbtRunner(manifest=None if reread else read.result)
+            result = runner.invoke(["--quiet", "--no-use-colors", *arguments])
+            with os.fdopen(says, "w") as end:
+                end.write(json.dumps(_told(result)))
+            os._exit(0)
+        os.close(says)
+        answers.write(f"{child}\n")
+        with os.fdopen(said) as end:
+            answer = end.read() or json.dumps({"success": False, "failed": "killed"})
+        os.waitpid(child, 0)
+        answers.write(answer + "\n")
+
+
+def _told(result: Any) -> dict[str, Any]:
+    nodes = getattr(result.result, "results", [])
+    failed = [f"{node.node.name}: {node.message}" for node in nodes if str(node.status) in ("error", "fail")]
+    return {
+        "success": result.success,
+        "states": {node.node.name: str(node.status) for node in nodes},
+        "failed": "\n".join([*failed, *([repr(result.exception)] if result.exception else [])]),
+    }
 
 
 if __name__ == "__main__":
