@@ -124,7 +124,7 @@ def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, 
     expected = {
         "analyst": {node["name"] for node in open_models(manifest)},
         # What is trained on, and what a gate reads beside it.
-        "trainer": {*features, "feat_as_of", "fct_decisions", "fct_exposures"},
+        "trainer": {*features, "feat_as_of", "fct_decisions", "fct_exposures", "landing_freshness"},
         "serving_owner": {"feat_items"},
         "loader": {"orphan_content_ids"},  # a backfill asks the catalogue for exactly these
         "monitor": {node["name"] for node in models(manifest) if node["fqn"][1] == "monitoring"},

@@ -1,4 +1,6 @@
 -- One row per landed dataset: its size and how new its newest row is.
+{{ config(grants={'+select': ['trainer']}) }}
+
 with
 
 landed as (
