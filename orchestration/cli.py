@@ -386,7 +386,7 @@ def runs() -> None:
     from orchestration.warehouse import registry
     from orchestration.warehouse.connection import connect
 
-    with connect(load_settings().database(), "analyst") as connection:
+    with connect(load_settings().database(), "trainer") as connection:
         found = registry.list_runs(connection)
     table = Table("run", "state", "config", "NDCG@10", "gate", "trained", "published")
     for one in found:

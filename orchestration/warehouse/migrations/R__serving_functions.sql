@@ -110,7 +110,7 @@ as $$
     order by u.user_id asc
 $$;
 comment on function serving.servable_users is
-'Age-verified users as of now, for exports of all lists. It names users, so app may not execute it; analyst may.';
+'Age-verified users as of now, for exports of all lists. It names users, so app may not execute it.';
 
 drop function if exists serving.active_run_id;
 create function serving.active_run_id()
@@ -382,5 +382,4 @@ alter function serving.active_run_id owner to serving_owner;
 alter function serving.recommend owner to serving_owner;
 alter function serving.similar_items owner to serving_owner;
 revoke execute on all functions in schema serving from public;
-grant execute on function serving.recommend, serving.similar_items, serving.active_run_id to app, analyst;
-grant execute on function serving.servable_users to analyst;
+grant execute on function serving.recommend, serving.similar_items, serving.active_run_id to app;
