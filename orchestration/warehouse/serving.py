@@ -102,8 +102,8 @@ def write_all(
     Raises:
         ServingError: There is nobody to serve, no run is active, or other runs keep becoming active.
     """
-    # Autocommit: an export of an hour must not hold locks on vectors that a publication wants to drop. As the functions'
-    # owner: an app asks for one user at a time, and may not be told who there is.
+    # Autocommit: an export of an hour must not hold locks on vectors that a publication wants to drop.
+    # As the owner of the functions: an app asks for one user at a time, and may not be told who there is.
     with connect(database, "serving_owner", autocommit=True) as connection:
         users = [user_id for (user_id,) in connection.execute("select user_id from serving.servable_users()")]
     if not users:

@@ -1,10 +1,14 @@
 """Fixtures of the warehouse tier: connections to the test's database, as landing and as a person would open them."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
+import served_world
+from dbt_runs import dbt
+from psycopg import sql
 
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
@@ -21,3 +25,19 @@ def look(warehouse: DatabaseSettings) -> Iterator[Callable[..., list[tuple[Any, 
     """Ask the database as its owner."""
     with connect(warehouse, autocommit=True) as connection:
         yield lambda query, *values: connection.execute(query, values or None).fetchall()
+
+
+@pytest.fixture(scope="session")
+def served(template: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseSettings]:
+    """A built warehouse in which a model was trained and used; shared, so leave in it what was there."""
+    database, maintenance = replace(template, dbname="served"), replace(template, dbname="postgres")
+    with connect(maintenance, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("create database served template {} strategy file_copy").format(sql.Identifier(template.dbname))
+        )
+    served_world.land(database)
+    dbt(database, tmp_path_factory.mktemp("served"), "build", "--exclude-resource-type", "unit_test", "test")
+    served_world.train(database)
+    yield database
+    with connect(maintenance, autocommit=True) as connection:
+        connection.execute("drop database served with (force)")
