@@ -345,6 +345,8 @@ def run(
     retrain: Annotated[bool, typer.Option(help="Train even when an equal run exists.")] = False,
     model_run: Annotated[str | None, typer.Option(help="Run to publish, for job publish.")] = None,
     days: Annotated[str | None, typer.Option(help="FIRST or FIRST:LAST, for jobs that run by days.")] = None,
+    backfill_day: Annotated[str | None, typer.Option(help="Features: compute again all that this day touches.")] = None,
+    full_refresh: Annotated[bool, typer.Option(help="Features: make every table anew.")] = False,
     released: Annotated[str | None, typer.Option(help="FROM:UNTIL, releases to pull instead of what is due.")] = None,
     allow_withdrawals: Annotated[bool, typer.Option(help="Believe a source that offers much less at once.")] = False,
 ) -> None:
@@ -357,6 +359,7 @@ def run(
     if model_run is not None and name != "publish":
         raise typer.BadParameter("--model-run goes with job publish only")
     op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
+    op_config["dbt_models"] = {"backfill_day": backfill_day, "full_refresh": full_refresh}
     released_from, released_until = _pair(released, "--released") or (None, None)
     op_config["raw_dmm__items"] = op_config["raw_feed__items"] = {
         "released_from": released_from,

@@ -138,3 +138,13 @@ def test_what_is_pulled_has_a_freshness_policy_and_landing_is_checked(definition
         if check.asset_key == dg.AssetKey(["raw_dmm", "items"]) and check.blocking
     }
     assert {"rows_landed", "slices_are_whole"} <= blocking
+
+
+def test_a_day_and_a_full_refresh_reach_dbt_and_a_wrong_day_does_not() -> None:
+    from orchestration.defs.dbt.assets import BuildConfig
+
+    assert BuildConfig().arguments() == []
+    asked = BuildConfig(backfill_day="2026-11-20", full_refresh=True).arguments()
+    assert asked == ["--full-refresh", "--vars", '{"backfill_day": "2026-11-20"}']
+    with pytest.raises(dg.Failure, match="is no day"):
+        BuildConfig(backfill_day="yesterday' or true").arguments()
