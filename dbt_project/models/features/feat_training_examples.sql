@@ -74,7 +74,8 @@
 
 with
 
-decisions as (
+-- Read three times below: a materialised copy would have no index, and hold ten million rows.
+decisions as not materialized (
 
     select
         decisions.decision_id,

@@ -32,7 +32,7 @@ users as (
 
 ),
 
-examples as (
+examples as not materialized (
 
     select * from {{ ref('feat_training_examples') }}
     {% if is_incremental() %}
@@ -64,8 +64,10 @@ items as (
 placed as (
 
     select
-        examples.*,
-        (examples.decided_at at time zone 'Asia/Tokyo')::date as active_on,
+        examples.user_id,
+        examples.decision,
+        examples.decided_at,
+        examples.price_jpy,
         count(*) over (partition by examples.user_id) - examples.sequence as newer_count
     from examples
 
@@ -94,8 +96,8 @@ active_days as (
 
     select distinct
         user_id,
-        active_on
-    from placed
+        (decided_at at time zone 'Asia/Tokyo')::date as active_on
+    from examples
 
 ),
 

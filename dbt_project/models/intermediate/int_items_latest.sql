@@ -17,7 +17,7 @@
 
 with
 
-snapshots as (
+snapshots as not materialized (
 
     select * from {{ ref('int_item_snapshots') }}
     {% if is_incremental() %}

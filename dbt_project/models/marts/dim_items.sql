@@ -71,7 +71,8 @@ availability as (
 
 ),
 
-entities as (
+-- Read three times below, by kind: without a copy of all of them.
+entities as not materialized (
 
     select * from {{ ref('int_item_entities') }}
     {% if is_incremental() %}
