@@ -72,7 +72,9 @@ class Gate:
 
 
 _ALL = (
+    Gate("landed_volume", "marts.fct_decisions"),
     Gate("fct_decisions", "marts.fct_decisions"),
+    Gate("fct_exposures", "marts.fct_exposures"),
     Gate("feat_items", "features.feat_items"),
     Gate("feat_users", "features.feat_users"),
     Gate("feat_user_histories", "features.feat_user_histories"),

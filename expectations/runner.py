@@ -10,7 +10,7 @@ import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from expectations import context as gx_context
 from expectations.checkpoints import Gate, gate
+from expectations.drift import Profile, sample_from_json
 from expectations.errors import GateError
 from expectations.parameters import GateParameters
 
@@ -57,11 +58,13 @@ class GateOutcome:
         name: The gate.
         verdicts: Every expectation, in the order of the suite.
         docs_path: Front page of Data Docs (written by `GateRunner.build_docs`).
+        profile: Distributions of the judged rows; once accepted, what later runs are compared with.
     """
 
     name: str
     verdicts: tuple[Verdict, ...]
     docs_path: Path
+    profile: Profile = field(default_factory=Profile)
 
     @property
     def passed(self) -> bool:
@@ -131,18 +134,29 @@ class GateRunner:
         """Front page of Data Docs."""
         return self._home / "uncommitted" / "data_docs" / gx_context.SITE / "index.html"
 
-    def run(self, name: str, *, run_id: str | None = None, max_age_days: float | None = None) -> GateOutcome:
+    def run(
+        self,
+        name: str,
+        *,
+        run_id: str | None = None,
+        max_age_days: float | None = None,
+        baseline: Profile | None = None,
+        accept_drift: bool = False,
+    ) -> GateOutcome:
         """Judge one table now and keep the result.
 
         Args:
             name: A gate of `expectations.checkpoints.GATES`.
             run_id: Model run, for the vector gates.
             max_age_days: See `GateParameters`.
+            baseline: The last accepted state; without it, rules about change are not judged.
+            accept_drift: Let changes pass that would block.
 
         Raises:
             GateError: The gate could not be judged (which says nothing about the data).
         """
-        chosen, parameters = gate(name), GateParameters(run_id, max_age_days)
+        chosen = gate(name)
+        parameters = GateParameters(run_id, max_age_days, baseline or Profile(), accept_drift)
         chosen.check(parameters)
         with self._masked_errors(name):
             try:
@@ -192,13 +206,15 @@ class GateRunner:
         return result
 
     def _outcome(self, chosen: Gate, result: ExpectationSuiteValidationResult) -> GateOutcome:
-        verdicts = []
+        verdicts, samples = [], {}
         for judged in result.results:
             config = judged.expectation_config
             name = config.meta["name"]
             if broken := _exception(judged.exception_info):
                 # A rule that cannot be computed is neither a pass nor a finding about the data.
                 raise GateError(self._mask(f"gate {chosen.name}: expectation {name} could not be computed: {broken}"))
+            if counted := judged.result.get("details"):
+                samples[counted["distribution"]] = sample_from_json(counted["sample"])
             verdicts.append(
                 Verdict(
                     name=name,
@@ -209,7 +225,7 @@ class GateRunner:
                     description=str(config.description),
                 )
             )
-        return GateOutcome(chosen.name, tuple(verdicts), self.docs_path)
+        return GateOutcome(chosen.name, tuple(verdicts), self.docs_path, Profile(samples))
 
     def _mask(self, text: str) -> str:
         for secret in self._secrets:
@@ -255,6 +271,8 @@ def _exception(info: dict[str, Any]) -> str | None:
 
 
 def _bounds(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return "anything"
     if low is not None and high is not None:
         return f"{_number(low)} to {_number(high)}"
     return f"at least {_number(low)}" if low is not None else f"at most {_number(high)}"

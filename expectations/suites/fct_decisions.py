@@ -5,15 +5,66 @@ The feature tables hold joined events only; what was lost on the way can be seen
 
 from __future__ import annotations
 
-from great_expectations import ExpectationSuite
+from collections.abc import Iterator
 
-from expectations.custom import failing_share, statistic
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import UnexpectedRowsExpectation
+
+from expectations.custom import Distribution, drifts, failing_share, statistic
 from expectations.parameters import GateParameters
 
-COLUMNS = ("unjoined_reason", "decided_at", "decision")
+COLUMNS = ("user_id", "item_id", "unjoined_reason", "decided_at", "ingested_at", "decision", "surface")
+
+_DATED = "unjoined_reason is distinct from 'decided_in_future'"
 
 
-def build(_parameters: GateParameters) -> ExpectationSuite:
+def _changes(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
+    """Yield the rules that compare each new day with the accepted four weeks."""
+    for distribution, why in (
+        # People are awake at certain hours; nine hours of shift move everything by more than two of these bins.
+        (
+            Distribution(
+                "decision_hour",
+                "extract(hour from decided_at at time zone 'Asia/Tokyo')::int / 4",
+                where=_DATED,
+                time="decided_at",
+                unit="user_id",
+                is_sitting=True,
+            ),
+            "people decide at other hours of the day: a time zone was lost or added",
+        ),
+        (
+            Distribution("decision_surface", "surface", where=_DATED, time="decided_at", unit="user_id"),
+            "decisions come from other places of the app: a client has stopped sending them",
+        ),
+        # A floor is the third part of an item's id.
+        (
+            Distribution(
+                "decision_floor",
+                "split_part(item_id, '/', 3)",
+                where=f"{_DATED} and item_id is not null",
+                time="decided_at",
+                unit="user_id",
+            ),
+            "users decide on another floor's items: a floor is empty, or ids resolve to another one",
+        ),
+        (
+            Distribution("unjoined_reason", "unjoined_reason", time="ingested_at", unit="user_id"),
+            "newly landed decisions no longer join as they did: wrong clocks, or ids in another form",
+        ),
+    ):
+        yield from drifts(distribution, parameters, why=why)
+    # The three shares are alike: see `feat_training_examples`.
+    yield from drifts(
+        Distribution("decision", "decision", where=_DATED, time="decided_at", unit="user_id"),
+        parameters,
+        limit=0.1,
+        doubtful=0.05,
+        why="likes, skips and nopes have swapped places, or a client has stopped sending one",
+    )
+
+
+def build(parameters: GateParameters) -> ExpectationSuite:
     """Return the suite. An item blocked by content policy is a decision of ours and never a fault."""
     unknown = "unjoined_reason is not distinct from 'content_id_unknown'"
     # One clock at 2030 would else be the newest week for years, and the rules about it would see one row.
@@ -62,5 +113,6 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
                 null_passes=True,
                 why="the newest week has practically no like: a client has stopped sending them",
             ),
+            *_changes(parameters),
         ],
     )

@@ -2,25 +2,166 @@
 
 from __future__ import annotations
 
-from great_expectations import ExpectationSuite
+from collections.abc import Iterator
 
-from expectations.custom import failing_share, statistic
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import UnexpectedRowsExpectation
+
+from expectations.custom import Distribution, change, drifts, failing_share, statistic, varying
 from expectations.parameters import GateParameters
 
 COLUMNS = (
     "item_id",
+    "floor",
     "title",
+    "maker_id",
     "tag_ids",
+    "performer_ids",
     "price_jpy",
+    "discount_share",
     "runtime_minutes",
+    "review_count",
+    "review_average",
+    "review_score",
     "released_at",
     "first_seen_at",
+    "last_changed_at",
+    "price_changed_at",
+    "has_sample",
     "is_eligible",
-    "as_of",
+)
+# Not discounts, which end with a sale.
+FEATURES = (
+    *("price_jpy", "runtime_minutes", "review_count", "review_average", "review_score"),
+    *("released_at", "first_seen_at", "last_changed_at", "price_changed_at"),
 )
 
+_PRICE = "width_bucket(price_jpy, array[1, 100, 200, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000])"
+# Powers of ten: a sale moves prices by half, a change of unit by a hundred.
+_MAGNITUDE = "case when {0} > 0 then floor(log({0}))::int when {0} <= 0 then -1 end"
+_TAGGED = "(select unnest(tag_ids) as tag_id, last_changed_at from {batch}) as tagged"
+_STARRED = "(select unnest(performer_ids) as performer_id from {batch}) as starred"
+# What the newest day landed, where that is not the whole catalogue.
+_LANDED = "(select *, max(last_changed_at) over () as newest from {batch}) as dated"
+_NEWEST_DAY = "last_changed_at > newest - interval '1 day'"
 
-def build(_parameters: GateParameters) -> ExpectationSuite:
+
+def _whole(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
+    """Yield the rules that compare the catalogue with the accepted one."""
+    floors, eligible = Distribution("floor", "floor"), Distribution("eligible_floor", "floor", where="is_eligible")
+    lost = "items that were there are gone: a feed was read in part, or ids have changed"
+    yield change("items_not_lost", floors, parameters, measure="size_ratio", min_value=0.8, why=lost)
+    yield change(
+        *("items_mostly_kept", floors, parameters),
+        measure="size_ratio",
+        min_value=0.97,
+        severity="warning",
+        why=lost,
+    )
+    yield change(
+        *("no_floor_emptied", eligible, parameters),
+        measure="smallest_count_ratio",
+        min_value=0.5,
+        why="a floor has lost half of what it may recommend: its feed came empty or was read as withdrawn",
+    )
+    for distribution, why in (
+        (floors, "items have moved to other floors"),
+        (Distribution("price", _PRICE), "prices have changed as no sale changes them"),
+        (Distribution("tags", "tag_id", source=_TAGGED), "tags mean something else: ids changed or lists were mixed"),
+        (
+            Distribution("tags_per_item", "least(cardinality(tag_ids), 20)"),
+            "items have many more or fewer tags: genres exploded or were lost",
+        ),
+        (Distribution("runtime", "width_bucket(runtime_minutes, 0, 300, 15)"), "runtimes are in another unit"),
+        (
+            Distribution("reviews", "width_bucket(review_count, array[1, 2, 4, 8, 16, 32, 64])"),
+            "reviews were lost or counted another way",
+        ),
+        (
+            Distribution("release_year", "extract(year from released_at at time zone 'Asia/Tokyo')"),
+            "release dates have moved",
+        ),
+        (Distribution("sample", "has_sample"), "samples were lost: items without one are not eligible"),
+        (Distribution("eligibility", "is_eligible"), "many items may no longer be recommended, or suddenly may"),
+    ):
+        yield from drifts(distribution, parameters, why=why)
+    # The model reads an id it never met as unknown: with many of them the vector of an item says little.
+    for kind, distribution in (
+        ("tags", Distribution("tags", "tag_id", source=_TAGGED)),
+        ("makers", Distribution("makers", "maker_id", where="maker_id is not null")),
+        ("performers", Distribution("performers", "performer_id", source=_STARRED)),
+    ):
+        unseen = f"{kind} have ids that the accepted catalogue did not have: the model would not know them"
+        yield change(*(f"{kind}_unknown", distribution, parameters), measure="unseen_share", max_value=0.25, why=unseen)
+        yield change(
+            *(f"{kind}_partly_unknown", distribution, parameters),
+            measure="unseen_share",
+            max_value=0.1,
+            severity="warning",
+            why=unseen,
+        )
+    yield from varying(FEATURES, parameters)
+
+
+def _landed(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
+    """Yield the rules about what the newest day brought: in years of catalogue, one bad day is a small share.
+
+    A day's items are no sample of the catalogue (new releases cost more, sales come by series), so these rules look at
+    magnitudes and allow four times the usual limit: a day with a third of its prices a power of ten higher passes at
+    0.6, a change of unit measures above 5.
+    """
+    for name, expression, why in (
+        ("price", _MAGNITUDE.format("price_jpy"), "prices of the day are another power of ten, or were lost"),
+        ("runtime", "width_bucket(runtime_minutes, array[0, 10, 400])", "runtimes of the day are in another unit"),
+        ("tags_per_item", "width_bucket(cardinality(tag_ids), array[1, 13])", "items of the day lost their tags"),
+        ("sample", "has_sample", "items of the day came without samples"),
+    ):
+        day = Distribution(f"landed_{name}", expression, time="last_changed_at", against_all=True)
+        yield change(f"drift_landed_{name}", day, parameters, max_value=1.0, why=why)
+    yield change(
+        "landed_tags_unknown",
+        Distribution("landed_tags", "tag_id", source=_TAGGED, time="last_changed_at", against_all=True),
+        parameters,
+        measure="unseen_share",
+        max_value=0.25,
+        why="tags of the day's items are ids that nobody has seen: an explosion, or another numbering",
+    )
+    yield statistic(
+        "landed_titles_present",
+        f"select avg((btrim(title) = '')::int) as observed from {_LANDED} where {_NEWEST_DAY} having count(*) >= 10",  # noqa: S608
+        max_value=0.2,
+        null_passes=True,
+        why="titles of the newest day are blank: the field has moved or changed its name",
+    )
+    yield statistic(
+        "landed_titles_distinct",
+        f"select count(distinct title)::float8 / count(*) as observed from {_LANDED} where {_NEWEST_DAY} "  # noqa: S608
+        "having count(*) >= 30",
+        min_value=0.1,
+        null_passes=True,
+        why="items of the newest day share a title: one payload was landed under many ids",
+    )
+    # A catalogue may have one price; a day on which everything suddenly has one price is a broken parser.
+    yield statistic(
+        "landed_prices_differ",
+        f"select count(distinct price_jpy) filter (where {_NEWEST_DAY}) as observed from {_LANDED} "  # noqa: S608
+        f"having count(price_jpy) filter (where {_NEWEST_DAY}) >= 20 "
+        f"and count(distinct price_jpy) filter (where not {_NEWEST_DAY}) >= 5",
+        min_value=2,
+        null_passes=True,
+        why="every item of the newest day has the same price: the field has become a constant",
+    )
+    yield statistic(
+        "landed_releases_plausible",
+        "select avg((released_at < timestamptz '1970-01-02' or released_at > newest + interval '400 days')::int) "  # noqa: S608
+        f"as observed from {_LANDED} where {_NEWEST_DAY} having count(*) >= 10",
+        max_value=0.1,
+        null_passes=True,
+        why="items of the newest day are released at the Unix epoch or in more than a year: dates were misread",
+    )
+
+
+def build(parameters: GateParameters) -> ExpectationSuite:
     """Return the suite. Thresholds hold for a catalogue of a few hundred items as for one of a million."""
     return ExpectationSuite(
         name="feat_items",
@@ -90,6 +231,21 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
                 why="hardly any item has a runtime",
             ),
             failing_share(
+                "discount_plausible",
+                "discount_share not between 0 and 1",
+                where="discount_share is not null",
+                max_share=0.05,
+                severity="warning",
+                why="items cost more than their list price: the two prices are swapped or from different offers",
+            ),
+            failing_share(
+                "review_average_plausible",
+                "review_average not between 0 and 5",
+                where="review_average is not null",
+                max_share=0.001,
+                why="an average beyond five stars: counts or percentages were read as averages",
+            ),
+            failing_share(
                 "has_tags",
                 "cardinality(tag_ids) = 0",
                 max_share=0.5,
@@ -120,7 +276,8 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
             ),
             failing_share(
                 "released_plausible",
-                "released_at < timestamptz '1900-01-01' or released_at > greatest(as_of, now()) + interval '3 years'",
+                "released_at < timestamptz '1900-01-01' or released_at > greatest("
+                "(select as_of from features.feat_as_of), now()) + interval '3 years'",
                 max_share=0.01,
                 why="release dates before 1900 or more than three years ahead are parse errors or placeholders",
             ),
@@ -158,5 +315,7 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
                 severity="warning",
                 why="half of the items share their title with another one",
             ),
+            *_landed(parameters),
+            *_whole(parameters),
         ],
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from great_expectations import ExpectationSuite
+from collections.abc import Iterator
 
-from expectations.custom import failing_share, statistic
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import UnexpectedRowsExpectation
+
+from expectations.custom import Distribution, change, drifts, failing_share, statistic, varying
+from expectations.drift import OTHER
 from expectations.parameters import GateParameters
 
 COLUMNS = (
@@ -14,16 +18,84 @@ COLUMNS = (
     "decided_at",
     "history_size",
     "is_first_like",
+    "is_item_known",
     "price_jpy",
     "item_age_days",
     "item_like_count_30d",
+    "exposure_count",
+    "exposure_position",
+    "exposure_propensity",
+)
+FEATURES = (
+    *("decision", "history_size", "price_jpy", "item_age_days"),
+    *("item_like_count_30d", "exposure_count", "exposure_position", "exposure_propensity"),
 )
 
+_COVERAGE = (
+    "select avg(({part})::int) as observed from {{batch}} as e join features.feat_items as i on i.item_id = e.item_id"
+)
 # A share of at most one half: one pseudo-user with all the actions, or one item with all the likes, trains a model that
 # looks well on its own rows and is useless.
 _LARGEST_SHARE = (
     "select max(n)::float8 / sum(n) as observed from (select count(*) as n from {{batch}} group by {column}) as counted"
 )
+
+
+def _changes(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
+    """Yield the rules that compare each new day with the accepted four weeks.
+
+    Judged by day, because a year of examples hides a broken day; by user, because one sitting is one draw. Bins of what
+    grows with the age of an app are wide: within four weeks of its first months, histories double.
+    """
+    # Labels of a day scatter by less than 0.01 where a thousand decisions are made; likes and nopes of the sample world
+    # that swap places measure 0.19, since their shares are alike. The customary limits would not see it.
+    label = Distribution("label", "decision", time="decided_at", unit="user_id")
+    why = "likes, skips and nopes have swapped places, or one of them is lost"
+    yield from drifts(label, parameters, limit=0.1, doubtful=0.05, why=why)
+    for name, expression, where, why in (
+        (
+            "history_length",
+            "width_bucket(history_size, array[1, 5, 25, 125])",
+            "true",
+            "users decide with much shorter or longer histories: events were lost, or their users mixed up",
+        ),
+        (
+            "item_age",
+            "width_bucket(item_age_days, array[-1, 7, 30, 90, 365, 1000, 3000])",
+            "is_item_known",
+            "users decide on much older or newer items: release dates or decision times have moved",
+        ),
+        (
+            "price_decided_on",
+            "width_bucket(price_jpy, array[1, 100, 200, 300, 500, 1000, 2000, 5000, 10000])",
+            "is_item_known",
+            "prices of what users decide on have changed: another unit, or another price column",
+        ),
+        (
+            "item_popularity",
+            "width_bucket(item_like_count_30d, array[1, 4, 16, 64, 256])",
+            "true",
+            "users decide on much more or less popular items: the window of likes is wrong, or the feed is",
+        ),
+    ):
+        distribution = Distribution(name, expression, where=where, time="decided_at", unit="user_id")
+        yield from drifts(distribution, parameters, why=why)
+    # An app that starts to log exposures, or a catalogue that starts to be landed, is no fault; the reverse is.
+    for name, condition, why in (
+        ("items_stay_known", "is_item_known", "items are no longer landed before users decide on them"),
+        ("exposures_stay_known", "exposure_count > 0", "decisions no longer follow exposures: their log is lost"),
+    ):
+        yield change(
+            name,
+            Distribution(
+                name, f"case when {condition} then 'yes' else '{OTHER}' end", time="decided_at", unit="user_id"
+            ),
+            parameters,
+            measure="smallest_ratio",
+            min_value=0.5,
+            why=why,
+        )
+    yield from varying(FEATURES, parameters)
 
 
 def build(parameters: GateParameters) -> ExpectationSuite:
@@ -116,12 +188,14 @@ def build(parameters: GateParameters) -> ExpectationSuite:
         failing_share(
             "item_age_plausible",
             "item_age_days not between -400 and 50000",
+            where="item_age_days is not null",
             max_share=0.01,
             why="items decided on more than a year before release or a century after it: dates are shifted",
         ),
         failing_share(
             "price_present",
             "price_jpy is null",
+            where="is_item_known",
             max_share=0.5,
             severity="warning",
             why="most examples have no price",
@@ -142,6 +216,22 @@ def build(parameters: GateParameters) -> ExpectationSuite:
             null_passes=True,
             severity="warning",
             why="no item ever had a like in the 30 days before: the popularity feature is constant",
+        ),
+        # What the model knows about an item besides its id, of the items that count: those users decide on.
+        statistic(
+            "examples_have_tags",
+            _COVERAGE.format(part="cardinality(i.tag_ids) > 0"),
+            min_value=0.5,
+            null_passes=True,
+            why="most examples are about items without tags: a new item gets a vector from next to nothing",
+        ),
+        statistic(
+            "examples_have_makers",
+            _COVERAGE.format(part="i.maker_id is not null"),
+            min_value=0.5,
+            null_passes=True,
+            severity="warning",
+            why="most examples are about items without a maker",
         ),
         statistic(
             "decisions_not_repeated",
@@ -172,4 +262,4 @@ def build(parameters: GateParameters) -> ExpectationSuite:
                 why="the newest decision is too old: a feed has stopped, and a fresh model would only look fresh",
             )
         )
-    return ExpectationSuite(name="feat_training_examples", expectations=rules)
+    return ExpectationSuite(name="feat_training_examples", expectations=[*rules, *_changes(parameters)])

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from great_expectations import ExpectationSuite
+from collections.abc import Iterator
 
-from expectations.custom import failing_share, statistic
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import UnexpectedRowsExpectation
+
+from expectations.custom import Distribution, change, drifts, failing_share, statistic, varying
 from expectations.parameters import GateParameters
 
-COLUMNS = ("item_ids", "decisions", "decided_at", "history_length", "as_of")
+COLUMNS = ("item_ids", "decisions", "decided_at", "history_length")
+
+_AS_OF = "(select as_of from features.feat_as_of)"
 
 
-def build(_parameters: GateParameters) -> ExpectationSuite:
+def _changes(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
+    """Yield the rules that compare the histories with the accepted ones."""
+    lengths = Distribution("history_length", "width_bucket(history_length, array[2, 5, 25, 125])")
+    yield change(
+        *("histories_not_lost", lengths, parameters),
+        measure="size_ratio",
+        min_value=0.8,
+        why="users who had a history have none: decisions were lost, or no longer join",
+    )
+    yield from drifts(lengths, parameters, why="histories are much shorter or longer: events were lost or doubled")
+    yield from drifts(
+        Distribution("decisions", "decision", source="(select unnest(decisions) as decision from {batch}) as listed"),
+        parameters,
+        why="likes, skips and nopes have swapped places",
+    )
+    yield from varying(["history_length"], parameters)
+
+
+def build(parameters: GateParameters) -> ExpectationSuite:
     """Return the suite."""
     return ExpectationSuite(
         name="feat_user_histories",
@@ -40,15 +63,24 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
             ),
             failing_share(
                 "nothing_after_as_of",
-                "decided_at[history_length] > as_of",
+                f"decided_at[history_length] > {_AS_OF}",
                 why="a history knows a decision made after the moment it claims to describe",
+            ),
+            # A user is encoded from the vectors of these items: an item without features has none.
+            statistic(
+                "items_in_catalogue",
+                "select avg((i.item_id is null)::int) as observed from (select item_ids[history_length] as item_id "
+                "from {batch}) as last left join features.feat_items as i using (item_id)",
+                max_value=0.05,
+                null_passes=True,
+                why="items that users decided on are not in the catalogue: the user tower would see nothing there",
             ),
             # as_of is the newest decision landed, joined or not. When the joined ones stop earlier, the catalogue
             # no longer knows what users decide on.
             statistic(
                 "joined_decisions_fresh",
-                "select extract(epoch from max(as_of) - max(decided_at[history_length])) / 86400.0 as observed "
-                "from {batch}",
+                "select extract(epoch from (select as_of from features.feat_as_of) "
+                "- max(decided_at[history_length])) / 86400.0 as observed from {batch}",
                 max_value=30,
                 why="decisions keep landing, but none of the last 30 days joins an item",
             ),
@@ -82,5 +114,6 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
                 severity="warning",
                 why="nearly all users have a single decision: there is nothing to learn a sequence from",
             ),
+            *_changes(parameters),
         ],
     )

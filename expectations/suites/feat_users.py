@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
-from great_expectations import ExpectationSuite
+from collections.abc import Iterator
 
-from expectations.custom import failing_share, statistic
+from great_expectations import ExpectationSuite
+from great_expectations.expectations import UnexpectedRowsExpectation
+
+from expectations.custom import Distribution, change, drifts, failing_share, statistic, varying
 from expectations.parameters import GateParameters
 
 COLUMNS = (
     "created_at",
     "is_age_verified",
     "decision_count",
+    "like_count",
+    "nope_count",
+    "skip_count",
     "like_rate",
+    "recent_like_rate",
+    "distinct_maker_count",
+    "mean_liked_price_jpy",
+    "active_day_count",
+    "exposure_count",
     "first_decided_at",
     "last_decided_at",
-    "as_of",
 )
+FEATURES = tuple(name for name in COLUMNS if name not in ("is_age_verified", "first_decided_at", "last_decided_at"))
+
+_AS_OF = "(select as_of from features.feat_as_of)"
 
 
-def build(_parameters: GateParameters) -> ExpectationSuite:
+def _changes(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
+    """Yield the rules that compare the users with the accepted ones."""
+    verified = Distribution("age_verified", "is_age_verified")
+    yield change(
+        *("users_not_lost", verified, parameters),
+        measure="size_ratio",
+        min_value=0.8,
+        why="users who were there are gone: erasures are few, so a table was read in part",
+    )
+    for distribution, why in (
+        (verified, "the age check of many users has changed: they would be refused, or served who must not be"),
+        (
+            Distribution("like_rate", "width_bucket(like_rate, 0, 1, 10)", where="decision_count >= 5"),
+            "users like much more or less than they did: labels are flipped or lost",
+        ),
+        (
+            Distribution("activity", "width_bucket(decision_count, array[1, 3, 10, 30, 100, 300, 1000])"),
+            "users have many more or fewer decisions: events were lost, doubled or given to others",
+        ),
+        (
+            Distribution(
+                "liked_price",
+                "width_bucket(mean_liked_price_jpy, array[100, 200, 300, 500, 1000, 2000, 5000])",
+                where="like_count >= 3",
+            ),
+            "what users paid for what they like has changed: prices are in another unit or lost",
+        ),
+    ):
+        yield from drifts(distribution, parameters, why=why)
+    yield from varying(FEATURES, parameters)
+
+
+def build(parameters: GateParameters) -> ExpectationSuite:
     """Return the suite."""
     return ExpectationSuite(
         name="feat_users",
@@ -80,9 +125,10 @@ def build(_parameters: GateParameters) -> ExpectationSuite:
             ),
             failing_share(
                 "nothing_after_as_of",
-                "last_decided_at > as_of",
+                f"last_decided_at > {_AS_OF}",
                 where="last_decided_at is not null",
                 why="a feature knows a decision made after the moment it claims to describe",
             ),
+            *_changes(parameters),
         ],
     )
