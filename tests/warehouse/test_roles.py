@@ -66,7 +66,8 @@ BUILT: dict[str, dict[str, str]] = {
 MORE = {
     ("loader", "monitoring.orphan_content_ids"),  # a backfill asks the catalogue for exactly these
     ("serving_owner", "features.feat_items"),
-    ("trainer", "marts.fct_decisions"),  # a gate reads it
+    *(("trainer", name) for name in ("marts.fct_decisions", "marts.fct_exposures")),  # gates read them
+    ("trainer", "monitoring.landing_freshness"),  # so does the gate of what landed
 }
 LESS = {
     ("monitor", "monitoring.served_lineage"),  # it names users

@@ -89,7 +89,7 @@ select
             examples.user_id = exposures.user_id
             and examples.item_id = exposures.item_id
             and examples.decided_at = followed.decided_at
-            and examples.decision = case followed.decision when 'like' then 1 when 'nope' then -1 else 0 end
+            and examples.decision = {{ decision_code('followed.decision') }}
     ) as training_sequence
 from exposures
 -- A lookup per exposure. The offset keeps it from becoming a plain join, which would look up the inputs and gates of
