@@ -39,6 +39,7 @@ app.add_typer(quarantine, name="quarantine", no_args_is_help=True)
 Area = Annotated[str | None, typer.Option(help="raw_dmm or raw_app.")]
 RowKind = Annotated[str | None, typer.Option("--kind", help="item, user, decision, exposure, excluded_tag, …")]
 Reason = Annotated[str | None, typer.Option(help="Reason code.")]
+PROMOTE = "gate: only when it wins; always: whatever the judge says. Neither passes a gate that found the data broken."
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
 
 
@@ -340,7 +341,7 @@ def search(word: str) -> None:
 def run(
     name: str,
     config: Annotated[str, typer.Option(help="Named model configuration.")] = "standard_768",
-    promote: Annotated[str, typer.Option(help="gate: only when it wins; always: whatever the judge says.")] = "gate",
+    promote: Annotated[str, typer.Option(help=PROMOTE)] = "gate",
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
     retrain: Annotated[bool, typer.Option(help="Train even when an equal run exists.")] = False,
     model_run: Annotated[str | None, typer.Option(help="Run to publish, for job publish.")] = None,
@@ -349,6 +350,7 @@ def run(
     full_refresh: Annotated[bool, typer.Option(help="Features: make every table anew.")] = False,
     released: Annotated[str | None, typer.Option(help="FROM:UNTIL, releases to pull instead of what is due.")] = None,
     allow_withdrawals: Annotated[bool, typer.Option(help="Believe a source that offers much less at once.")] = False,
+    accept_drift: Annotated[bool, typer.Option(help="What the gates found changed is real: go on from here.")] = False,
 ) -> None:
     """Run a job to its end, on the instance that the UI shows."""
     from orchestration.defs.launch import run_job
@@ -358,7 +360,9 @@ def run(
 
     if model_run is not None and name != "publish":
         raise typer.BadParameter("--model-run goes with job publish only")
-    op_config = model_config(config, promote=promote, seed=seed, retrain=retrain, run_id=model_run)
+    op_config = model_config(
+        config, promote=promote, seed=seed, retrain=retrain, run_id=model_run, accept_drift=accept_drift
+    )
     op_config["dbt_models"] = {"backfill_day": backfill_day, "full_refresh": full_refresh}
     released_from, released_until = _pair(released, "--released") or (None, None)
     op_config["raw_dmm__items"] = op_config["raw_feed__items"] = {
@@ -410,7 +414,7 @@ def runs() -> None:
 @app.command()
 def publish(
     run_id: str,
-    promote: Annotated[str, typer.Option(help="gate: only when it won; always: whatever the judge said.")] = "gate",
+    promote: Annotated[str, typer.Option(help=PROMOTE)] = "gate",
 ) -> None:
     """Publish a trained run and, if the gate allows, serve it."""
     from orchestration.settings import load_settings

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestration.reporting import current_reporter
 from orchestration.settings import REPO_ROOT, Settings
-from orchestration.warehouse import registry
+from orchestration.warehouse import gates, registry
 from orchestration.warehouse.connection import connect
 from orchestration.warehouse.locks import exclusive
 
@@ -49,9 +49,14 @@ class Bundle:
 
 
 def model_config(
-    config: str, promote: str = "gate", seed: int = 0, retrain: bool = False, run_id: str | None = None
+    config: str,
+    promote: str = "gate",
+    seed: int = 0,
+    retrain: bool = False,
+    run_id: str | None = None,
+    accept_drift: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Return the op configuration of a job that trains or publishes.
+    """Return the op configuration of a job that judges tables, trains or publishes.
 
     Raises:
         ModelRunError: `promote` is neither gate nor always.
@@ -63,11 +68,12 @@ def model_config(
     if promote not in ("gate", "always"):
         raise ModelRunError(f"--promote must be gate or always, not {promote!r}")
     chosen = {"run_id": run_id}
-    return {
+    by_op: dict[str, dict[str, Any]] = {
         "ml__judgement": {"config_name": config, "seed": seed, "retrain": retrain},
         "ml__vectors": chosen,
         "ml__active_run": chosen | {"promote": promote},
     }
+    return by_op | {f"gate_{gate.name}": {"accept_drift": accept_drift} for gate in gates.TABLE_GATES}
 
 
 def run_in_progress(settings: Settings, dagster_run_id: str, run_id: str | None = None) -> registry.Run:
@@ -97,6 +103,7 @@ def judge_candidate(
         The run, and whether it was there already. Equal means: same configuration, seed, data, contract and code.
 
     Raises:
+        GateClosedError: A gate has not let pass what the tables hold now.
         NotEnoughDataError: There is nothing to train on.
         ConfigError: There is no such configuration.
     """
@@ -108,6 +115,7 @@ def judge_candidate(
     config = load_config(config_name)
     reporter = current_reporter()
     with connect(settings.database(), "trainer") as connection, reporter.task("read features"):
+        inputs = gates.require_accepted_tables(connection)
         dataset = read_dataset(connection)
     provenance = registry.Provenance(
         config_name=config_name,
@@ -134,6 +142,7 @@ def judge_candidate(
     trained_until = EPOCH + timedelta(microseconds=int(dataset.decisions.decided_at.max()))
     with connect(settings.database(), "trainer") as connection:
         registry.register_candidate(connection, run_id, provenance, trained_until, dagster_run_id)
+        gates.record_inputs(connection, run_id, inputs)
         registry.record_judgement(connection, run_id, judgement.as_dict(), judgement.gate_passed, judgement.gate_reason)
         return registry.get_run(connection, run_id), False
 
@@ -142,6 +151,7 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
     """Train the judged configuration on everything up to now and write the run's folder; a complete one is kept.
 
     Raises:
+        GateClosedError: A gate has not let pass what the tables hold now.
         ModelRunError: The feature tables changed since the run was judged.
     """
     from ml import artifacts
@@ -156,6 +166,7 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
     if run.metrics is None:
         raise ModelRunError(f"run {run.run_id} was never judged")
     with connect(settings.database(), "trainer") as connection:
+        gates.require_accepted_tables(connection)
         dataset = read_dataset(connection)
     if dataset.hash() != run.data_hash:
         raise ModelRunError(f"the feature tables changed since run {run.run_id} was judged: judge and train anew")
@@ -183,6 +194,7 @@ def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
     """Export the user tower for browsers and compare it with the model, in Node where there is one.
 
     Raises:
+        GateClosedError: A gate has not let pass what the tables hold now.
         ModelRunError: The bundle computes something else than the model.
     """
     from ml import artifacts, tfjs
@@ -190,11 +202,11 @@ def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
     from ml.errors import NodeMissingError
 
     folder = settings.artifacts_dir / run.artifact_path
+    dataset_items, users = _read_for_encoding(settings)
     model = artifacts.load(folder)
     reporter = current_reporter()
     with reporter.task("export browser bundle"):
         bundle = tfjs.export_user_tower(folder)
-    dataset_items, users = _read_for_encoding(settings)
     if not users.user_ids:
         raise ModelRunError("no user has a history to check the browser bundle with")
     import numpy as np
@@ -223,6 +235,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
     """Encode everything under a run and publish the vectors; None when the run is being served already.
 
     Raises:
+        GateClosedError: A gate has not let pass what the tables hold now.
         ModelRunError: The run has no artifacts.
         ContractError: Its artifacts were made under another contract, or are damaged.
         PublishError: The vectors are not fit to be served.
@@ -236,8 +249,8 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
         raise ModelRunError(f"run {run.run_id} has no artifacts in {folder}")
     if run.state == "active":
         return None
-    model = artifacts.load(folder)
     items, users = _read_for_encoding(settings)
+    model = artifacts.load(folder)
     reporter = current_reporter()
     with reporter.task("encode items and users"):
         item_vectors = encode_items(model, items)
@@ -262,10 +275,14 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
 def promote_run(settings: Settings, run: registry.Run, promote: str) -> str:
     """Point readers at a published run if it may be served.
 
+    `always` overrules the judge of the model, who compares qualities. It does not overrule a gate, which says that the
+    data is broken: vectors that a gate refused would be served to everybody.
+
     Returns:
         What happened, in one line.
 
     Raises:
+        GateClosedError: A gate has not let its vectors pass.
         NotPromotedError: `promote` is gate and the run did not pass; a candidate is then rejected.
     """
     with connect(settings.database(), "trainer", autocommit=True) as connection:
@@ -273,6 +290,7 @@ def promote_run(settings: Settings, run: registry.Run, promote: str) -> str:
             if run.state == "candidate":
                 registry.reject(connection, run.run_id, run.gate_reason or "never judged")
             raise NotPromotedError(f"run {run.run_id} did not pass the gate ({run.gate_reason}); nothing was switched")
+        gates.require_accepted_vectors(connection, run.run_id)
         by_hand = promote == "always"
         reason = "promoted by hand" if by_hand else f"gate: {run.gate_reason}"
         before = registry.activate(connection, run.run_id, reason, by_hand=by_hand)
@@ -313,6 +331,7 @@ def _read_for_encoding(settings: Settings) -> tuple[Any, UserHistories]:
     from orchestration.warehouse.features import read_histories, read_items
 
     with connect(settings.database(), "trainer") as connection:
+        gates.require_accepted_tables(connection)
         items = read_items(connection)
         return items, read_histories(connection, items.index())
 

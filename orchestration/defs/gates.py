@@ -13,6 +13,15 @@ from expectations.runner import GateOutcome, GateRunner
 from orchestration.model_runs import run_in_progress
 from orchestration.reporting import current_reporter
 from orchestration.settings import Settings
+from orchestration.warehouse.gates import judge
+
+
+class GateConfig(dg.Config):
+    """What a person may know better than the gate of a table."""
+
+    accept_drift: bool = False
+    """True: the change that the gate found is real. It lets this state pass and compares later states with it; rules
+    that need no comparison block all the same."""
 
 
 @functools.cache
@@ -54,12 +63,20 @@ def build_gate_check(gate: Gate) -> dg.AssetChecksDefinition:
         ],
     )
     def check(
-        context: dg.AssetCheckExecutionContext, settings: dg.ResourceParam[Settings]
+        context: dg.AssetCheckExecutionContext, config: GateConfig, settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.AssetCheckResult]:
         runner = gate_runner(settings)
         with current_reporter().task(f"gate {gate.name}"):
             run_id = run_in_progress(settings, context.run.run_id).run_id if gate.by_run else None
-            outcome = runner.run(gate.name, run_id=run_id, max_age_days=settings.max_decision_age_days)
+            outcome = judge(
+                settings.database(),
+                runner,
+                gate,
+                run_id=run_id,
+                max_age_days=settings.max_decision_age_days,
+                accept_drift=config.accept_drift,
+                dagster_run_id=context.run.run_id,
+            )
             runner.build_docs()
         context.log.info(outcome.summary())
         yield from gate_results(gate, outcome)

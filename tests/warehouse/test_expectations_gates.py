@@ -245,7 +245,7 @@ ITEMS, EXAMPLES = TABLES[0], TABLES[3]
 
 
 # Busy enough for a day to be judged by itself.
-DENSE = {"users": 300, "items": 600, "per_user": 25, "days": 40}
+DENSE: dict[str, Any] = {"users": 300, "items": 600, "per_user": 25, "days": 40}
 
 
 @pytest.fixture(scope="module")
@@ -624,7 +624,7 @@ def test_a_doubtful_table_warns_and_is_not_blocked(world: DatabaseSettings, runn
     assert "| `mostly_eligible` | warning | **failed** |" in outcome.table()
 
 
-CLEAN = {
+CLEAN: dict[str, dict[str, Any]] = {
     "tiny": {"users": 12, "items": 25, "per_user": 12},
     "three hundred users": {"users": 300, "items": 500, "per_user": 8},
     "short histories": {"users": 300, "items": 500, "per_user": 2},

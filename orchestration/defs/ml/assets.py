@@ -9,7 +9,10 @@ from orchestration.settings import Settings
 
 OWNERS = ["team:ml"]
 # Everything a gate judges before a model may see it: the gate of a table stops only what depends on the table.
-FEATURES = [dg.AssetKey(gate.relation.split(".")) for gate in GATES.values() if not gate.by_run]
+FEATURES = [
+    dg.AssetKey(relation.split("."))
+    for relation in dict.fromkeys(gate.relation for gate in GATES.values() if not gate.by_run)
+]
 
 
 class TrainingConfig(dg.Config):
