@@ -6,17 +6,19 @@ Belongs here: what landed, and what training and the gates recorded. Does not be
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from psycopg.types.json import Jsonb
+import psycopg
 
+from expectations.checkpoints import GATES
+from expectations.runner import GateOutcome, Verdict
 from orchestration.settings import DatabaseSettings
-from orchestration.warehouse import registry
+from orchestration.warehouse import gates, registry
 from orchestration.warehouse.connection import connect
 
 N_ITEMS, N_USERS, N_EXPOSURES = 60, 200, 24_000
 START = datetime(2025, 1, 1, tzinfo=UTC)
-FEATURES = ("feat_items", "feat_training_examples", "feat_user_histories", "feat_users")
 METRICS: dict[str, Any] = {
     "protocol_id": "T-fix",
     "split_hash": "split",
@@ -93,6 +95,10 @@ def land(database: DatabaseSettings) -> None:
 def train(database: DatabaseSettings) -> None:
     """Record a retired, an active and a rejected run, and the gates behind the active one; after a dbt build."""
     with connect(database, "trainer", autocommit=True) as connection:
+        for _ in range(2):  # each gate has an older word on the same rows
+            for gate in gates.TABLE_GATES:
+                judge(connection, gate.name, warned=gate.name == "feat_items")
+        accepted = gates.require_accepted_tables(connection)
         for number, run_id in enumerate(("run-a", "run-b", "run-c")):
             provenance = registry.Provenance(
                 config_name="simple",
@@ -111,37 +117,16 @@ def train(database: DatabaseSettings) -> None:
             registry.record_judgement(connection, run_id, METRICS, True, "better: NDCG@10")
             registry.mark_published(connection, run_id)
             registry.activate(connection, run_id, f"gate: better, said of {run_id}")
-        states: dict[str, int] = dict(
-            connection.execute(
-                "select model, changed_build_number from monitoring.model_builds where model = any(%s)",
-                [list(FEATURES)],
-            ).fetchall()
-        )
-        for table, state in states.items():
-            judge(connection, table, f"features.{table}", state)  # an older word on the same rows
-            accepted = judge(connection, table, f"features.{table}", state, warned=table == "feat_items")
-            connection.execute(
-                "insert into ml.run_inputs (run_id, relation, changed_build_number, gate_run_id)"
-                " values ('run-b', %s, %s, %s)",
-                [f"features.{table}", state, accepted],
-            )
-        judge(connection, "item_embeddings", "ml.item_embeddings", None, "run-b")
+        gates.record_inputs(connection, "run-b", accepted)
+        judge(connection, "item_embeddings", "run-b")
+        judge(connection, "feat_users")  # what comes later did not let the run pass
 
 
-def judge(
-    connection: Any, gate: str, relation: str, state: int | None, run_id: str | None = None, *, warned: bool = False
-) -> int:
+def judge(connection: psycopg.Connection, name: str, run_id: str | None = None, *, warned: bool = False) -> int:
     """Record one gate run with two expectations and return its number."""
-    gate_run_id: int
-    [(gate_run_id,)] = connection.execute(
-        "insert into ml.gate_runs (gate, relation, run_id, changed_build_number, as_of, passed, summary, profile)"
-        " values (%s, %s, %s, %s, %s, true, 'passed', %s) returning gate_run_id",
-        [gate, relation, run_id, state, START, Jsonb({})],
-    ).fetchall()
-    for name, severity, passed in (("rows", "critical", True), ("nulls", "warning", not warned)):
-        connection.execute(
-            "insert into ml.gate_verdicts (gate_run_id, expectation, severity, passed, observed, bounds, meaning)"
-            " values (%s, %s, %s, %s, 5, 'at least 1', 'Enough of it.')",
-            [gate_run_id, name, severity, passed],
-        )
-    return gate_run_id
+    verdicts = (
+        Verdict("rows", "critical", True, 5, "at least 1", "rows: enough of it"),
+        Verdict("nulls", "warning", not warned, 0.5, "at most 0.4", "nulls: not too many"),
+    )
+    state = None if run_id else gates.state_of(connection, GATES[name].relation)
+    return gates.store(connection, GATES[name], GateOutcome(name, verdicts, Path("docs")), state, run_id=run_id)

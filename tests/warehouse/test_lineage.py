@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse import registry
 from orchestration.warehouse.connection import connect
+from orchestration.warehouse.gates import TABLE_GATES
 
 pytestmark = pytest.mark.warehouse
 
@@ -45,21 +46,33 @@ def test_a_served_row_leads_to_run_data_gates_features_and_decision(served: Data
     same = ("seed", "git_sha", "code_hash", "contract_hash", "dbt_manifest_hash", "data_hash", "trained_until")
     assert {name: row[name] for name in same} == {name: run[name] for name in same}
     assert (row["run_state"], row["ndcg_at_10"], row["ndcg_at_10_low"]) == ("active", 0.3, 0.25)
+    made_at = run["created_at"]
 
-    builds = ask(served, "select * from monitoring.model_builds where model = any(%s)", list(served_world.FEATURES))
-    assert builds
+    relations = {gate.relation for gate in TABLE_GATES}
+    builds = {
+        f"{build['schema']}.{build['model']}": build["changed_build_number"]
+        for build in ask(
+            served,
+            "select b.*, n.nspname::text as schema from monitoring.model_builds as b"
+            " inner join pg_class as c on b.relation_oid = c.oid"
+            " inner join pg_namespace as n on c.relnamespace = n.oid",
+        )
+    }
     assert {(of["relation"], of["changed_build_number"], of["is_unchanged"]) for of in row["data_snapshot"]} == {
-        (f"features.{build['model']}", build["changed_build_number"], True) for build in builds
+        (relation, builds[relation], True) for relation in relations
     }
     gates = {of["gate"]: of for of in row["gate_results"]}
-    assert len(gates) == len(row["gate_results"]) == len(builds) + 1, "an older word on the same rows is not the one"
-    assert {gates[of["relation"].split(".")[1]]["gate_run_id"] for of in row["data_snapshot"]} == {
-        of["gate_run_id"] for of in row["data_snapshot"]
-    }
-    assert {name: (of["is_passed"], of["critical_failures"], of["warnings"]) for name, of in gates.items()} == {
-        name: (True, 0, 1 if name == "feat_items" else 0) for name in gates
-    }
-    assert gates["item_embeddings"]["relation"] == "ml.item_embeddings"
+    assert len(gates) == len(row["gate_results"]), "a gate is told twice"
+    assert set(gates) == {*(gate.name for gate in TABLE_GATES), "item_embeddings"}
+    behind = ask(served, "select * from ml.gate_runs order by gate_run_id", role="trainer")
+    for name, of in gates.items():  # the newest word from before the run was registered
+        before = [run for run in behind if run["gate"] == name and (run["run_id"] or run["judged_at"] <= made_at)]
+        assert of["gate_run_id"] == before[-1]["gate_run_id"]
+        assert of["relation"] == before[-1]["relation"]
+        assert (of["is_passed"], of["critical_failures"]) == (True, 0)
+        assert of["warnings"] == (1 if name == "feat_items" else 0)
+    assert {of["gate_run_id"] for of in row["data_snapshot"]} < {of["gate_run_id"] for of in gates.values()}
+    assert gates["feat_users"]["gate_run_id"] < max(run["gate_run_id"] for run in behind if run["gate"] == "feat_users")
 
     for table, key in (("item", "item_id"), ("user", "user_id")):
         features = ask(served, f"select to_jsonb(f) as row from features.feat_{table}s as f where {key} = %s", row[key])
@@ -158,7 +171,7 @@ def test_views_tell_of_what_happened_since_the_last_build(served: DatabaseSettin
     with connect(served, "trainer", autocommit=True) as connection:
         registry.activate(connection, "run-a", "rolled back", by_hand=True)
         try:
-            number = served_world.judge(connection, "feat_items", "features.feat_items", 1, warned=True)
+            number = served_world.judge(connection, "feat_items", warned=True)
             states = ask(served, "select run_id, state_reason from monitoring.model_runs where state = 'active'")
             assert states == [{"run_id": "run-a", "state_reason": "rolled back"}]
             assert served_by(served, "run-b")["run_state"] == "retired"

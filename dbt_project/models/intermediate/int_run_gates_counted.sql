@@ -1,12 +1,17 @@
--- One row per training run and gate run that judged a table it was made from, or its vectors; with what it found.
+-- One row per training run and gate that let pass the tables it was made from or judged its vectors; what it found.
 {{ config(materialized='ephemeral') }}
 
 with
 
+runs as (
+
+    select * from {{ ref('stg_ml__runs') }}
+
+),
+
 inputs as (
 
     select * from {{ ref('stg_ml__run_inputs') }}
-    where gate_run_id is not null
 
 ),
 
@@ -23,42 +28,65 @@ verdicts as (
 
 ),
 
-linked as (
+-- Several gates may judge one table. What one said of the same rows after the run was registered did not let it pass.
+judged as (
 
     select
-        run_id,
-        gate_run_id
+        inputs.run_id,
+        gate_runs.gate,
+        gate_runs.gate_run_id,
+        gate_runs.relation,
+        gate_runs.is_passed,
+        gate_runs.judged_at
     from inputs
-    union distinct
+    inner join runs on inputs.run_id = runs.run_id
+    inner join gate_runs
+        on
+            inputs.relation = gate_runs.relation
+            and inputs.changed_build_number = gate_runs.changed_build_number
+            and runs.created_at >= gate_runs.judged_at
+    where gate_runs.run_id is null
+    union all
     select
         run_id,
-        gate_run_id
+        gate,
+        gate_run_id,
+        relation,
+        is_passed,
+        judged_at
     from gate_runs
     where run_id is not null
+
+),
+
+newest as (
+
+    select distinct on (run_id, gate) *
+    from judged
+    order by run_id asc, gate asc, gate_run_id desc
 
 )
 
 select
     ---------- ids
-    linked.run_id,
-    linked.gate_run_id,
-    judged.gate,
-    judged.relation,
+    newest.run_id,
+    newest.gate,
+    newest.gate_run_id,
+    newest.relation,
 
     ---------- what it found
-    judged.is_passed,
+    newest.is_passed,
     counted.critical_failure_count,
     counted.warning_count,
 
     ---------- timestamps
-    judged.judged_at
-from linked
-inner join gate_runs as judged on linked.gate_run_id = judged.gate_run_id
+    newest.judged_at
+from newest
 -- A lookup per gate run: whoever asks for one training run reads the verdicts of its gate runs only.
 left join lateral (
     select
         count(*) filter (where verdicts.severity = 'critical' and not verdicts.is_passed) as critical_failure_count,
         count(*) filter (where verdicts.severity = 'warning' and not verdicts.is_passed) as warning_count
     from verdicts
-    where verdicts.gate_run_id = linked.gate_run_id
+    where verdicts.gate_run_id = newest.gate_run_id
 ) as counted on true

@@ -71,7 +71,7 @@ select
                         'warnings', gates.warning_count,
                         'judged_at', gates.judged_at
                     )
-                    order by gates.gate, gates.gate_run_id
+                    order by gates.gate
                 )
             from gates
             where gates.run_id = runs.run_id
