@@ -59,7 +59,7 @@
                 {{ told }}
             from {{ events }}
             {% if is_incremental() -%}
-                where {{ key }} = {{ touched_keys(key) }}
+                where {{ key }} {{ in_touched(key) }}
             {%- else -%}
                 where content_id <> content_key
             {%- endif %}

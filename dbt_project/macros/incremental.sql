@@ -30,9 +30,14 @@ both change in the transaction that changes the model, so that a build that stop
     {%- endif -%}
 {%- endmacro %}
 
-{% macro touched_keys(column) -%}
-    {#- An array, not a join: the condition reaches the index of the innermost table, through views as well. -#}
-    any(array(select touched.{{ column }} from pg_temp.touched))
+{% macro in_touched(column) -%}
+    in (select touched.{{ column }} from pg_temp.touched)
+{%- endmacro %}
+
+{% macro in_array_of_touched(column) -%}
+    {#- For views that open payloads: an array reaches the index of the innermost table, and a join may not. Elsewhere a
+        join is better, because the planner knows how many keys there are. -#}
+    = any(array(select touched.{{ column }} from pg_temp.touched))
 {%- endmacro %}
 
 {% macro changed(relation, kind) -%}

@@ -22,7 +22,7 @@ items as (
 
     select * from {{ ref('dim_items') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),
@@ -31,7 +31,7 @@ entities as (
 
     select * from {{ ref('int_item_entities') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),

@@ -107,21 +107,10 @@ snapshots as (
 
 ),
 
-targets as (
-
-    select * from decisions
-    {% if is_incremental() %}
-        where
-            user_id = {{ touched_keys('user_id') }}
-            and (user_id, decided_at) in (select touched.user_id, touched.decided_at from pg_temp.touched)
-    {% endif %}
-
-),
-
 sequenced as (
 
     select
-        decisions.decision_id,
+        decisions.*,
         row_number() over (
             partition by decisions.user_id
             order by
@@ -138,7 +127,16 @@ sequenced as (
         ) = 1 as is_first_like
     from decisions
     {% if is_incremental() %}
-        where decisions.user_id = {{ touched_keys('user_id') }}
+        where decisions.user_id {{ in_touched('user_id') }}
+    {% endif %}
+
+),
+
+targets as (
+
+    select * from sequenced
+    {% if is_incremental() %}
+        where (user_id, decided_at) in (select touched.user_id, touched.decided_at from pg_temp.touched)
     {% endif %}
 
 ),
@@ -171,7 +169,7 @@ liked as (
 select
     ---------- ids
     targets.user_id,
-    sequenced.sequence::integer as sequence,
+    targets.sequence::integer as sequence,
     targets.item_id,
 
     ---------- label
@@ -179,8 +177,8 @@ select
     targets.decided_at,
 
     ---------- what the user had done
-    sequenced.history_size::integer as history_size,
-    sequenced.is_first_like,
+    targets.history_size::integer as history_size,
+    targets.is_first_like,
     targets.surface,
 
     ---------- what was known of the item
@@ -194,7 +192,6 @@ select
     shown.exposure_position,
     shown.exposure_propensity
 from targets
-inner join sequenced on targets.decision_id = sequenced.decision_id
 inner join liked on targets.decision_id = liked.decision_id
 -- Lookups per event in the indexes (item_id, fetched_at, snapshot_id) and (user_id, item_id, exposed_at): the cost
 -- grows with the number of events, while a range join would grow with events x snapshots of popular items.
@@ -224,4 +221,4 @@ inner join lateral (
         and exposures.exposed_at < targets.decided_at
 ) as shown on true
 -- In key order, so that the primary key fills without page splits.
-order by targets.user_id asc, sequenced.sequence asc
+order by targets.user_id asc, targets.sequence asc

@@ -20,7 +20,7 @@ items as (
 
     select * from {{ ref('int_items_latest') }}
     {% if is_incremental() %}
-        where content_key = {{ touched_keys('content_key') }}
+        where content_key {{ in_touched('content_key') }}
     {% endif %}
 
 ),

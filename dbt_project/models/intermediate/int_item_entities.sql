@@ -18,7 +18,7 @@ items as (
 
     select * from {{ ref('int_items_latest') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),

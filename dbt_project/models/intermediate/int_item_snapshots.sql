@@ -25,7 +25,7 @@ snapshots as (
 
     select * from {{ ref('stg_dmm__item_snapshots') }}
     {% if is_incremental() %}
-        where snapshot_id = {{ touched_keys('snapshot_id') }}
+        where snapshot_id {{ in_array_of_touched('snapshot_id') }}
     {% endif %}
 
 )

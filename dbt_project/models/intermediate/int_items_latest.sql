@@ -21,7 +21,7 @@ snapshots as not materialized (
 
     select * from {{ ref('int_item_snapshots') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),

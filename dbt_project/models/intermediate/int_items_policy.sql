@@ -20,7 +20,7 @@ items as (
 
     select * from {{ ref('int_items_latest') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),
@@ -31,7 +31,7 @@ tags as (
     where
         kind = 'genre'
     {% if is_incremental() %}
-        and item_id = {{ touched_keys('item_id') }}
+        and item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),

@@ -47,7 +47,7 @@ items as (
 
     select * from {{ ref('int_items_latest') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),
@@ -76,7 +76,7 @@ entities as not materialized (
 
     select * from {{ ref('int_item_entities') }}
     {% if is_incremental() %}
-        where item_id = {{ touched_keys('item_id') }}
+        where item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),

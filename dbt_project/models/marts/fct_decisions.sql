@@ -30,7 +30,7 @@ events as (
 
     select * from {{ ref('int_decisions_resolved') }}
     {% if is_incremental() %}
-        where decision_id = {{ touched_keys('decision_id') }}
+        where decision_id {{ in_touched('decision_id') }}
     {% endif %}
 
 ),

@@ -29,7 +29,7 @@ events as (
 
     select * from {{ ref('int_exposures_resolved') }}
     {% if is_incremental() %}
-        where exposure_id = {{ touched_keys('exposure_id') }}
+        where exposure_id {{ in_touched('exposure_id') }}
     {% endif %}
 
 ),

@@ -19,7 +19,7 @@ rankings as (
     where
         item_id is not null
     {% if is_incremental() %}
-        and item_id = {{ touched_keys('item_id') }}
+        and item_id {{ in_touched('item_id') }}
     {% endif %}
 
 ),
