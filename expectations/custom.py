@@ -163,6 +163,7 @@ class Distribution:
             a day: labels, floors and prices scatter as 1 to 1.3 times fewer rows would, ages of items 3.4 times.
         is_sitting: All rows of a person's day are one draw, such as the hour (measured: 7 to 10 times fewer).
         against_all: Compare a day with all rows instead of with those of the last four weeks.
+        count: How the rows of a bin are counted, where a row stands for many; not together with `time`.
     """
 
     name: str
@@ -173,6 +174,7 @@ class Distribution:
     unit: str | None = None
     is_sitting: bool = False
     against_all: bool = False
+    count: str = "count(*)"
 
     def sql(self, known_until: float | None) -> str:
         """Return a query for the counts as one JSON text.
@@ -224,7 +226,8 @@ class Distribution:
     def _whole_sql(self) -> str:
         return f"""
             with counted as (
-                select {_TEXT.format(self.bin)} as bin, count(*) as n from {self.source} where {self.where} group by 1
+                select {_TEXT.format(self.bin)} as bin, {self.count} as n
+                from {self.source} where {self.where} group by 1
             ),
             {_SHOWN}
             select jsonb_build_object(

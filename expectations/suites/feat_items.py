@@ -59,6 +59,12 @@ def _whole(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
         why=lost,
     )
     yield change(
+        *("items_not_multiplied", floors, parameters),
+        measure="size_ratio",
+        max_value=1.5,
+        why="there are half as many items again: the catalogue has landed a second time under other ids",
+    )
+    yield change(
         *("no_floor_emptied", eligible, parameters),
         measure="smallest_count_ratio",
         min_value=0.5,
@@ -125,6 +131,33 @@ def _landed(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
         measure="unseen_share",
         max_value=0.25,
         why="tags of the day's items are ids that nobody has seen: an explosion, or another numbering",
+    )
+    # A snapshot without a title or a date is no state of an item: it lands, and nothing comes of it.
+    snapshots = Distribution(
+        "snapshots_landed",
+        "'raw_dmm.items'",
+        source="(select row_count from monitoring.landing_freshness where dataset = 'raw_dmm.items' "
+        "and exists (select from {batch})) as landed",
+        count="sum(row_count)",
+    )
+    yield change(
+        *("snapshots_landed", snapshots, parameters),
+        measure="size_ratio",
+        min_value=1,
+        severity="info",
+        why="how many snapshots have landed for each one of the accepted state",
+    )
+    landed, seen = (parameters.baseline.samples.get(name) for name in (snapshots.name, "landed_price"))
+    rows, until = ("null", "null") if landed is None or seen is None else (landed.rows, seen.newest or "null")
+    yield statistic(
+        "landed_items_arrive",
+        "select arrived::float8 / landed as observed from (select count(*) filter (where extract(epoch from "  # noqa: S608
+        f"last_changed_at) > {until}) as arrived, (select row_count from monitoring.landing_freshness "
+        f"where dataset = 'raw_dmm.items') - {rows} as landed from {{batch}}) as since where landed >= 20",
+        min_value=0.5,
+        null_passes=True,
+        severity="info" if rows == "null" or parameters.accept_drift else "critical",
+        why="of what has landed since, most did not become a state of an item: titles or dates cannot be read",
     )
     yield statistic(
         "landed_titles_present",

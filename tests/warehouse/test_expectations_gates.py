@@ -103,6 +103,7 @@ from marts.fct_decisions cross join generate_series(0, 1) as k;
 insert into monitoring.landing_freshness
 select 'raw_app.decisions', count(*), max(decided_at), max(ingested_at) from marts.fct_decisions
 union all select 'raw_app.exposures', count(*), max(exposed_at), max(ingested_at) from marts.fct_exposures
+union all select 'raw_dmm.items', count(*), max(last_changed_at), max(last_changed_at) from features.feat_items
 union all select 'raw_dmm.item_sightings', count(*), max(last_changed_at), max(last_changed_at)
 from features.feat_items;
 
@@ -388,6 +389,15 @@ FAULTS: dict[str, list[tuple[str, str]]] = {
         ("first_seen_not_in_future", "update {} set first_seen_at = now() + interval '9 days'"),
         ("title_present", "update {} set title = ' '"),
         ("titles_distinct", "update {} set title = 'A walk in spring'"),
+        (
+            "items_not_multiplied",
+            "insert into {} select (jsonb_populate_record(i, jsonb_build_object('item_id', item_id || 'z'))).* "
+            "from {} as i",
+        ),
+        (
+            "landed_items_arrive",
+            "update monitoring.landing_freshness set row_count = row_count + 50 where dataset = 'raw_dmm.items'",
+        ),
         ("items_not_lost", "delete from {} where hashtext(item_id) % 2 = 0"),
         (
             "no_floor_emptied drift_eligibility",
@@ -427,7 +437,7 @@ FAULTS: dict[str, list[tuple[str, str]]] = {
         ("created_plausible", "update {} set created_at = to_timestamp(extract(epoch from created_at) / 1000)"),
         ("nothing_after_as_of", "update {} set last_decided_at = last_decided_at + interval '90 days'"),
         ("users_not_lost", "delete from {} where hashtext(user_id) % 2 = 0"),
-        ("drift_liked_price", "update {} set mean_liked_price_jpy = null"),
+        ("drift_liked_price", "update {} set mean_liked_price_jpy = mean_liked_price_jpy * 100"),
         (
             " ".join(f"{name}_varies" for name in FEATURES_OF["feat_users"]),
             "update {} set created_at = '2024-01-01', decision_count = 9, like_count = 3, "
