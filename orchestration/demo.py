@@ -230,6 +230,7 @@ def _print_recommendations(console: Console, settings: Settings) -> None:
 
 def _print_next(console: Console, settings: Settings) -> None:
     from expectations.runner import GateRunner
+    from orchestration.data_report import newest_data_report
     from orchestration.warehouse import registry
     from orchestration.warehouse.connection import connect
 
@@ -238,6 +239,7 @@ def _print_next(console: Console, settings: Settings) -> None:
     docs = GateRunner(settings.database().url("postgresql+psycopg2"), settings.gx_dir).docs_path
     rows = [
         ("see every step as a graph", "uv run matching ui   then http://127.0.0.1:3000"),
+        ("what changed in the data", str(newest_data_report(settings) or "")),
         ("what the gates saw", str(docs)),
         ("how the model did", str(settings.artifacts_dir / run.artifact_path / "report.html") if run else ""),
         ("a user's list", "uv run matching recommend USER"),

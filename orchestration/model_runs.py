@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestration.data_report import newest_data_report
 from orchestration.reporting import current_reporter
 from orchestration.settings import REPO_ROOT, Settings
 from orchestration.warehouse import gates, registry
@@ -186,7 +187,9 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
         "metrics": run.metrics,
     }
     artifacts.save(folder, model, provenance)
-    (folder / "report.html").write_text(render_report(provenance), encoding="utf-8")
+    seen = newest_data_report(settings)  # what was judged last is what was trained on, or nothing would be trained
+    link = os.path.relpath(seen, folder) if seen else None
+    (folder / "report.html").write_text(render_report(provenance, link), encoding="utf-8")
     return folder
 
 

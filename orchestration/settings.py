@@ -120,6 +120,11 @@ class Settings:
         return self.home / "gx"
 
     @property
+    def reports_dir(self) -> Path:
+        """One page per state of the data: what changed, and what the gates said of it."""
+        return self.home / "reports"
+
+    @property
     def node_dir(self) -> Path:
         """Where the parity check installs TensorFlow.js for Node."""
         return self.home / "node"

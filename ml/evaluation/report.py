@@ -17,12 +17,13 @@ th:first-child,td:first-child{text-align:left}.ours{font-weight:600;background:#
 WIDTH, ROW, LEFT = 640, 28, 170
 
 
-def render_report(provenance: dict[str, Any]) -> str:
+def render_report(provenance: dict[str, Any], data_report: str | None = None) -> str:
     """Return the page of one run.
 
     Args:
         provenance: Plain values with keys `run_id`, `config_name`, `data_hash`, `git_sha` and `metrics`, the last one
             a `Judgement.as_dict()`.
+        data_report: Where the page about its data lies, seen from this page.
     """
     judged = provenance["metrics"]
     best_first = sorted(judged["rows"].items(), key=lambda row: -row[1]["metrics"]["ndcg@10"]["mean"])
@@ -47,6 +48,7 @@ def render_report(provenance: dict[str, Any]) -> str:
         "<h2>Detectors</h2>",
         _findings(judged["findings"]),
         "<h2>Data</h2>",
+        f"<p><a href='{escape(data_report, quote=True)}'>What the gates saw of it</a></p>" if data_report else "",
         _pairs({**judged["counts"], **{name: f"{value:.4f}" for name, value in judged["context"].items()}}),
         "<h2>Provenance</h2>",
         _pairs(facts),

@@ -5,11 +5,13 @@ Belongs here: mapping a gate's outcome to Dagster. Does not belong here: rules (
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 
 from expectations.checkpoints import GATES, Gate
 from expectations.runner import GateOutcome, GateRunner
+from orchestration.data_report import write_when_all_judged
 from orchestration.model_runs import run_in_progress
 from orchestration.reporting import current_reporter
 from orchestration.settings import Settings
@@ -30,13 +32,15 @@ def gate_runner(settings: Settings) -> GateRunner:
     return GateRunner(settings.database().url("postgresql+psycopg2", role="trainer"), settings.gx_dir)
 
 
-def gate_results(gate: Gate, outcome: GateOutcome) -> Iterator[dg.AssetCheckResult]:
-    """Turn one outcome into the blocking check and the warning check."""
+def gate_results(gate: Gate, outcome: GateOutcome, report: Path | None = None) -> Iterator[dg.AssetCheckResult]:
+    """Turn one outcome into the blocking check and the warning check; the last gate of a run has the data report."""
     key = dg.AssetKey(gate.relation.split("."))
-    metadata = {
+    metadata: dict[str, dg.MetadataValue] = {
         "expectations": dg.MetadataValue.md(outcome.table()),
         "data docs": dg.MetadataValue.path(str(outcome.docs_path)),
     }
+    if report is not None:
+        metadata["data report"] = dg.MetadataValue.path(str(report))
     for name, failures, severity in (
         (f"gx_{gate.name}", outcome.critical_failures, dg.AssetCheckSeverity.ERROR),
         (f"gx_{gate.name}_warnings", outcome.warnings, dg.AssetCheckSeverity.WARN),
@@ -78,8 +82,11 @@ def build_gate_check(gate: Gate) -> dg.AssetChecksDefinition:
                 dagster_run_id=context.run.run_id,
             )
             runner.build_docs()
+            report = None if gate.by_run else write_when_all_judged(settings, context.run.run_id)
         context.log.info(outcome.summary())
-        yield from gate_results(gate, outcome)
+        if report is not None:
+            current_reporter().note(f"what changed in the data: {report}")
+        yield from gate_results(gate, outcome, report)
 
     return check
 
