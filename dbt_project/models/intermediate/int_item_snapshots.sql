@@ -32,13 +32,11 @@ snapshots as (
 
 -- Landing only adds: a snapshot that is gone was taken out by hand, and everything is built anew.
 {% call touch() %}
-    select coalesce(landed.snapshot_id, built.snapshot_id) as snapshot_id
-    from {{ ref('stg_dmm__snapshot_keys') }} as landed
-    full join {{ this }} as built on landed.snapshot_id = built.snapshot_id
-    where
-        landed.snapshot_id is null
-        or built.snapshot_id is null
-        or {{ of_backfilled_day('landed.fetched_at') }}
+    select snapshot_id from ({{ differing_keys(ref('stg_dmm__snapshot_keys'), 'snapshot_id') }}) as differing
+    union all
+    select snapshot_id
+    from {{ this }}
+    where {{ of_backfilled_day('fetched_at') }}
 {% endcall %}
 
 select

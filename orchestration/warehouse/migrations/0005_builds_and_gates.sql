@@ -31,6 +31,10 @@ create table monitoring.model_builds (
 comment on table monitoring.model_builds is
 'One row per incremental model: its last build and the last one that changed a row. Two equal values of '
 'changed_build_number are the same rows.';
+comment on column monitoring.model_builds.model is 'Name of the dbt model.';
+comment on column monitoring.model_builds.relation_oid is
+'The very table of that build; another one means a full rebuild.';
+comment on column monitoring.model_builds.built_at is 'When the last build ended.';
 comment on column monitoring.model_builds.code_hash is
 'Hash of the model''s SQL, of the seeds it reads and of the variables of the build; another one means a full rebuild.';
 comment on column monitoring.model_builds.build_number is 'The last build, in the order of all builds.';

@@ -4,7 +4,7 @@ comment on column ml.gate_runs.accepts_drift is
 'A person let this state pass although it had changed: from here on, later states are compared with it.';
 create index gate_runs_of_state on ml.gate_runs (relation, changed_build_number, gate);
 
-create view ml.gate_baselines as
+create view ml.accepted_states as
 with
 
 -- The run that is served was trained on tables that the gates had accepted: what readers see now is the measure.
@@ -49,7 +49,7 @@ select
     g.judged_at
 from chosen
 inner join ml.gate_runs as g on chosen.gate_run_id = g.gate_run_id;
-comment on view ml.gate_baselines is
+comment on view ml.accepted_states is
 'One row per gate of a table that ever passed: the state that the next one is compared with. That of the served run, '
 'or a newer one that a person accepted; without either, the newest that passed.';
-alter view ml.gate_baselines owner to trainer;
+alter view ml.accepted_states owner to trainer;
