@@ -283,6 +283,11 @@ def price_texts(text: Callable[[int], str]) -> Callable[[Row], object]:
     return change
 
 
+def midnight(moment: datetime) -> datetime:
+    """Return the beginning of a moment's day in Japan."""
+    return moment - timedelta(seconds=(moment.timestamp() + 9 * 3600) % 86400)
+
+
 def exploded(row: Row) -> None:
     """Give an item thirty genres of its own."""
     first = int(hashlib.sha256(row["content_id"].encode()).hexdigest()[:7], 16)
@@ -374,7 +379,7 @@ FAULTS: dict[str, tuple[Callable[[Batch, Sample], None], str]] = {
     ),
     "times of decisions nine hours behind": (each("decisions", moved(-9 * HOURS)), "drift_decision_hour"),
     "times of decisions are dates": (
-        each("decisions", lambda row: row.update(decided_at=row["decided_at"].replace(hour=15, minute=0, second=0))),
+        each("decisions", lambda row: row.update(decided_at=midnight(row["decided_at"]))),
         "drift_decision_hour",
     ),
     "times of decisions are 1970": (

@@ -71,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m expectations", description="Judge whether tables are fit to use.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show the gates and what they look at")
-    run = commands.add_parser("run", help="run gates; exit 1 on a critical failure, 2 when one cannot be judged")
+    run = commands.add_parser(
+        "run",
+        help="run gates; exit 1 on a critical failure, 2 when one cannot be judged. Changes are not judged here: "
+        "`matching run build_features` knows the accepted state, and keeps what the gates say.",
+    )
     run.add_argument("names", nargs="*", metavar="name", help="gates to run; default: all feature tables")
     run.add_argument("--run-id", help="judge the vectors of this model run")
     run.add_argument("--max-age-days", type=float, help="block when the newest decision is older")

@@ -310,7 +310,7 @@ def change(
 
     It is reported, and blocks nothing, where there is no accepted state, or where a person accepts the change.
     """
-    accepted = parameters.baseline.samples.get(distribution.name)
+    accepted = parameters.accepted.samples.get(distribution.name)
     is_judged = accepted is not None and not parameters.accept_drift
     return ExpectDistributionToHold(
         unexpected_rows_query=distribution.sql(None if accepted is None else accepted.newest),
@@ -356,7 +356,7 @@ def varying(columns: Iterable[str], parameters: GateParameters) -> Iterator[Expe
         f"select jsonb_build_object('bins', jsonb_build_object({flags}), 'units', count(*), "  # noqa: S608
         "'newest', null, 'days', null)::text as observed from {batch}"
     )
-    accepted = parameters.baseline.samples.get(VARYING)
+    accepted = parameters.accepted.samples.get(VARYING)
     for column in columns:
         did_vary = accepted is not None and accepted.shares.get(column, 0) > 0
         yield ExpectDistributionToHold(

@@ -14,11 +14,11 @@ class GateParameters:
     Attributes:
         run_id: Model run whose vectors are judged; needed by the vector gates, refused by the others.
         max_age_days: Oldest acceptable newest decision, counted from now. None (files, experiments) means any age.
-        baseline: The last accepted state of the table; rules about change are not judged on what it does not hold.
+        accepted: The last accepted state of the table; rules about change are not judged on what it does not hold.
         accept_drift: Report what rules about change find, and let it pass: a person knows that the change is real.
     """
 
     run_id: str | None = None
     max_age_days: float | None = None
-    baseline: Profile = field(default_factory=Profile)
+    accepted: Profile = field(default_factory=Profile)
     accept_drift: bool = False

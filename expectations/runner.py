@@ -140,7 +140,7 @@ class GateRunner:
         *,
         run_id: str | None = None,
         max_age_days: float | None = None,
-        baseline: Profile | None = None,
+        accepted: Profile | None = None,
         accept_drift: bool = False,
     ) -> GateOutcome:
         """Judge one table now and keep the result.
@@ -149,14 +149,14 @@ class GateRunner:
             name: A gate of `expectations.checkpoints.GATES`.
             run_id: Model run, for the vector gates.
             max_age_days: See `GateParameters`.
-            baseline: The last accepted state; without it, rules about change are not judged.
+            accepted: The last accepted state; without it, rules about change are not judged.
             accept_drift: Let changes pass that would block.
 
         Raises:
             GateError: The gate could not be judged (which says nothing about the data).
         """
         chosen = gate(name)
-        parameters = GateParameters(run_id, max_age_days, baseline or Profile(), accept_drift)
+        parameters = GateParameters(run_id, max_age_days, accepted or Profile(), accept_drift)
         chosen.check(parameters)
         with self._masked_errors(name):
             try:

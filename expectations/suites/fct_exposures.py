@@ -16,7 +16,7 @@ _DATED = "unjoined_reason is distinct from 'exposed_in_future'"
 def build(parameters: GateParameters) -> ExpectationSuite:
     """Return the suite."""
     policy = Distribution("exposure_policy", "policy", where=_DATED, time="exposed_at", unit="user_id")
-    accepted = parameters.baseline.samples.get(policy.name)
+    accepted = parameters.accepted.samples.get(policy.name)
     known_until = None if accepted is None else accepted.newest
     rules = [
         *volume_rules("exposures", "exposed_at", _DATED, known_until, parameters),

@@ -147,7 +147,7 @@ def _landed(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
         severity="info",
         why="how many snapshots have landed for each one of the accepted state",
     )
-    landed, seen = (parameters.baseline.samples.get(name) for name in (snapshots.name, "landed_price"))
+    landed, seen = (parameters.accepted.samples.get(name) for name in (snapshots.name, "landed_price"))
     rows, until = ("null", "null") if landed is None or seen is None else (landed.rows, seen.newest or "null")
     yield statistic(
         "landed_items_arrive",

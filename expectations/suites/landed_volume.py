@@ -34,7 +34,7 @@ def build(parameters: GateParameters) -> ExpectationSuite:
         time="decided_at",
         unit="user_id",
     )
-    accepted = parameters.baseline.samples.get(floors.name)
+    accepted = parameters.accepted.samples.get(floors.name)
     known_until = None if accepted is None else accepted.newest
     rules = [
         *volume_rules("decisions", "decided_at", _DATED, known_until, parameters),

@@ -63,9 +63,9 @@ def judge(
     """
     with connect(database, "trainer") as connection:
         # Read before judging: a build that finishes meanwhile leaves a state that nobody has judged.
-        state, baseline = state_of(connection, gate.relation), baseline_of(connection, gate)
+        state, accepted = state_of(connection, gate.relation), accepted_profile(connection, gate)
     outcome = runner.run(
-        gate.name, run_id=run_id, max_age_days=max_age_days, baseline=baseline, accept_drift=accept_drift
+        gate.name, run_id=run_id, max_age_days=max_age_days, accepted=accepted, accept_drift=accept_drift
     )
     with connect(database, "trainer") as connection:
         store(
@@ -90,9 +90,9 @@ def state_of(connection: psycopg.Connection, relation: str) -> int | None:
     return row[0] if row else None
 
 
-def baseline_of(connection: psycopg.Connection, gate: Gate) -> Profile | None:
+def accepted_profile(connection: psycopg.Connection, gate: Gate) -> Profile | None:
     """Return the profile of the state that a gate compares with, if there is one."""
-    row = connection.execute("select profile from ml.gate_baselines where gate = %s", [gate.name]).fetchone()
+    row = connection.execute("select profile from ml.accepted_states where gate = %s", [gate.name]).fetchone()
     return Profile.from_json(row[0]) if row else None
 
 

@@ -272,8 +272,8 @@ def runner(world: DatabaseSettings, tmp_path_factory: pytest.TempPathFactory) ->
     return GateRunner(world.url("postgresql+psycopg2", role="trainer"), tmp_path_factory.mktemp("gx"))
 
 
-def judge(runner: GateRunner, name: str, baseline: Profile | None = None, **options: Any) -> GateOutcome:
-    return runner.run(name, run_id=RUN_ID if GATES[name].by_run else None, baseline=baseline, **options)
+def judge(runner: GateRunner, name: str, accepted: Profile | None = None, **options: Any) -> GateOutcome:
+    return runner.run(name, run_id=RUN_ID if GATES[name].by_run else None, accepted=accepted, **options)
 
 
 @pytest.fixture(scope="module")

@@ -125,21 +125,21 @@ def test_the_moment_of_the_features_is_kept_with_the_gate_run(
     assert trainer.execute("select as_of from ml.gate_runs where gate_run_id = %s", [number]).fetchone() == (NEVER,)
 
 
-def baseline(connection: psycopg.Connection[Any], name: str = "feat_items") -> int | None:
-    row = connection.execute("select gate_run_id from ml.gate_baselines where gate = %s", [name]).fetchone()
+def measure(connection: psycopg.Connection[Any], name: str = "feat_items") -> int | None:
+    row = connection.execute("select gate_run_id from ml.accepted_states where gate = %s", [name]).fetchone()
     return row[0] if row else None
 
 
 def test_without_a_served_run_the_newest_state_that_passed_is_the_measure(trainer: psycopg.Connection[Any]) -> None:
-    assert baseline(trainer, "no_such_gate") is None
+    assert measure(trainer, "no_such_gate") is None
     passed = store(trainer, "feat_items")
-    assert baseline(trainer) == passed
+    assert measure(trainer) == passed
     store(trainer, "feat_items", passed=False)
-    assert baseline(trainer) == passed
-    assert gates.baseline_of(trainer, GATES["feat_items"]) == outcome("feat_items").profile
+    assert measure(trainer) == passed
+    assert gates.accepted_profile(trainer, GATES["feat_items"]) == outcome("feat_items").profile
     trainer.execute("delete from ml.gate_verdicts")
     trainer.execute("delete from ml.gate_runs")
-    assert gates.baseline_of(trainer, GATES["feat_items"]) is None
+    assert gates.accepted_profile(trainer, GATES["feat_items"]) is None
 
 
 def test_the_states_that_the_served_run_was_made_from_are_the_measure_until_another_is_served(
@@ -157,9 +157,9 @@ def test_the_states_that_the_served_run_was_made_from_are_the_measure_until_anot
     registry.activate(trainer, "run-b", "test")
     for name in TABLES:  # the same rows judged again later, or other rows: neither is what is served
         store(trainer, name)
-    assert {name: baseline(trainer, name) for name in TABLES} == measures["run-b"]
+    assert {name: measure(trainer, name) for name in TABLES} == measures["run-b"]
     registry.activate(trainer, "run-c", "test")
-    assert {name: baseline(trainer, name) for name in TABLES} == measures["run-c"]
+    assert {name: measure(trainer, name) for name in TABLES} == measures["run-c"]
 
 
 def test_a_change_that_a_person_accepted_is_the_measure_until_a_run_made_from_it_is_served(
@@ -170,16 +170,16 @@ def test_a_change_that_a_person_accepted_is_the_measure_until_a_run_made_from_it
     store(trainer, "feat_items", accepts_drift=True, passed=False)
     by_hand = store(trainer, "feat_items", accepts_drift=True)
     store(trainer, "feat_items")
-    assert baseline(trainer) == by_hand
+    assert measure(trainer) == by_hand
     with connect(warehouse) as owner:
         build(owner, "features.feat_items")
     newer = store(trainer, "feat_items")
     registry.register_candidate(trainer, "run-b", PROVENANCE, NEVER)
     gates.record_inputs(trainer, "run-b", accepted(trainer))
     registry.mark_published(trainer, "run-b")
-    assert baseline(trainer) == by_hand
+    assert measure(trainer) == by_hand
     registry.activate(trainer, "run-b", "test")
-    assert baseline(trainer) == newer
+    assert measure(trainer) == newer
 
 
 def test_what_a_run_was_made_from_is_one_row_per_table(trainer: psycopg.Connection[Any]) -> None:

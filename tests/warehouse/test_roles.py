@@ -23,8 +23,8 @@ EVERYTHING = "select insert update delete truncate"
 TABLES: dict[str, dict[str, str]] = {
     "meta.schema_migrations": {},
     "intermediate.changed_keys": {"transformer": EVERYTHING},
+    "ml.accepted_states": {"trainer": EVERYTHING},
     "ml.active_run": {"serving_owner": "select", "trainer": EVERYTHING, "transformer": "select"},
-    "ml.gate_baselines": {"trainer": EVERYTHING},
     "ml.gate_runs": {"trainer": EVERYTHING, "transformer": "select"},
     "ml.gate_verdicts": {"trainer": EVERYTHING, "transformer": "select"},
     "ml.item_embeddings": {"serving_owner": "select", "trainer": EVERYTHING},

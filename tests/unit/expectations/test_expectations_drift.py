@@ -120,10 +120,10 @@ def test_without_an_accepted_state_nothing_is_judged_and_acceptance_never_blocks
     before: dict[str, int], now: dict[str, int], is_accepted: bool
 ) -> None:
     assume(min(sum(before.values()), sum(now.values())) > 20)
-    baseline = Profile({"x": sample_of(before)})
+    before_state = Profile({"x": sample_of(before)})
     rows = [{"observed": json.dumps({"bins": now, "units": 100, "newest": 5.5, "days": None})}]
     unjudged = change("x_moved", DAYS, GateParameters(), why="", max_value=0.25)
-    parameters = GateParameters(baseline=baseline, accept_drift=is_accepted)
+    parameters = GateParameters(accepted=before_state, accept_drift=is_accepted)
     judged = change("x_moved", DAYS, parameters, why="", max_value=0.25)
     assert [rule.severity for rule in (unjudged, judged)] == ["info", "info" if is_accepted else "critical"]
     first, second = (rule._validate({"unexpected_rows_query.table": rows}) for rule in (unjudged, judged))
@@ -131,16 +131,16 @@ def test_without_an_accepted_state_nothing_is_judged_and_acceptance_never_blocks
     assert first["result"]["observed_value"] is None
     kept = sample_from_json(first["result"]["details"]["sample"])
     assert kept == sample_from_json(second["result"]["details"]["sample"]) == sample_of(now, 100, 5.5)
-    observed = excess_psi(kept, baseline.samples["x"])
+    observed = excess_psi(kept, before_state.samples["x"])
     assert second["result"]["observed_value"] == pytest.approx(observed)
     assert second["success"] is (observed <= 0.25)
 
 
 def test_the_worst_day_counts() -> None:
-    baseline = Profile({"x": sample_of({"a": 5000, "b": 5000})})
+    before_state = Profile({"x": sample_of({"a": 5000, "b": 5000})})
     days = [{"bins": {"a": a, "b": 1000 - a}, "units": 1000} for a in (500, 20, 510)]
     rows = [{"observed": json.dumps({"bins": {"a": 1030, "b": 1970}, "units": 3000, "newest": 9, "days": days})}]
-    parameters = GateParameters(baseline=baseline)
+    parameters = GateParameters(accepted=before_state)
     for rule in (
         change("x_moved", DAYS, parameters, why="", max_value=0.25),
         change("x_lost", DAYS, parameters, why="", measure="smallest_ratio", min_value=0.5),
