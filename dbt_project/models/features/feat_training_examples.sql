@@ -6,7 +6,10 @@
         indexes=[{'columns': ['decided_at']}],
         meta={
             'touched_by': ['user_id', 'decided_at'],
-            'logs': [{'kind': 'user', 'key': 'user_id', 'since': 'decided_at'}],
+            'logs': [
+                {'kind': 'user', 'key': 'user_id', 'since': 'decided_at'},
+                {'kind': 'item', 'key': 'item_id'},
+            ],
         },
     )
 }}

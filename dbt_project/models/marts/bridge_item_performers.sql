@@ -4,7 +4,7 @@
         materialized='incremental',
         unique_key=['item_id', 'performer_id'],
         indexes=[{'columns': ['performer_id', 'item_id']}],
-        meta={'touched_by': ['item_id']},
+        meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
     )
 }}
 

@@ -4,7 +4,7 @@
         materialized='incremental',
         unique_key=['item_id', 'active_on'],
         indexes=[{'columns': ['active_on']}],
-        meta={'touched_by': ['item_id'], 'since': 'active_on'},
+        meta={'touched_by': ['item_id'], 'since': 'active_on', 'logs': [{'kind': 'item', 'key': 'item_id'}]},
     )
 }}
 

@@ -3,7 +3,7 @@
     config(
         materialized='incremental',
         unique_key=['item_id', 'floor', 'ranked_from'],
-        meta={'touched_by': ['item_id']},
+        meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
     )
 }}
 
