@@ -291,7 +291,7 @@ KINDS = {"like": "#1f5fbf", "nope": "#c0653a", "skip": "#b9c0ca", "exposures": "
 
 def render_data_report(report: DataReport) -> str:
     """Return the page."""
-    moment = f"{report.as_of:%Y-%m-%d %H:%M} UTC" if report.as_of else "an empty warehouse"
+    title = f"Data as of {report.as_of:%Y-%m-%d %H:%M} UTC" if report.as_of else "Data of an empty warehouse"
     failed = [(gate, v) for gate in report.gates for v in gate.verdicts if not v.passed and v.severity == "critical"]
     blocked = {(gate.gate, v.name) for gate, v in failed}
     warned = [
@@ -299,10 +299,10 @@ def render_data_report(report: DataReport) -> str:
         for gate in report.gates
         for v in gate.verdicts
         # A change that blocks needs no second line that says it would be worth a look if it were slight.
-        if not v.passed and v.severity != "critical" and (gate.gate, v.name.removesuffix("_slight")) not in blocked
+        if not v.passed and v.severity == "warning" and (gate.gate, v.name.removesuffix("_slight")) not in blocked
     ]
     parts = [
-        f"<h1>Data as of {escape(moment)}</h1>",
+        f"<h1>{title}</h1>",
         _verdict(report, failed, warned),
         "<h2>What needs a look</h2>",
         _failures([*failed, *warned]),
@@ -320,7 +320,7 @@ def render_data_report(report: DataReport) -> str:
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>Data as of {escape(moment)}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+        f"<title>{title}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
 
 
@@ -496,6 +496,7 @@ def _distributions(gates: Iterable[JudgedTable]) -> str:
         (gate, name, sample, gate.accepted_profile.samples.get(name))
         for gate in gates
         for name, sample in gate.profile.samples.items()
+        if sample.rows or gate.accepted_profile.samples.get(name, sample).rows
     ]
     if not found:
         return "<p>No gate kept a distribution.</p>"
@@ -547,10 +548,12 @@ def _histogram(moved: Moved) -> str:
             f"<rect x='{x + step * 0.28:.1f}' y='{height - tall:.1f}' width='{step * 0.44:.1f}'"
             f" height='{tall:.1f}' fill='var(--now)'/></g>"
         )
-        if len(bins) <= 8 or number in (0, len(bins) - 1):
-            marks.append(
-                f"<text x='{x + step / 2:.1f}' y='{height + 13}' text-anchor='middle'>{escape(_short(label))}</text>"
-            )
+        if len(bins) <= 8:
+            marks.append(_label(x + step / 2, height, "middle", label))
+        elif number == 0:
+            marks.append(_label(0, height, "start", label))
+        elif number == len(bins) - 1:
+            marks.append(_label(width, height, "end", label))
     mark = "quiet" if index is None or index < DOUBTFUL else "failed" if index > CLEAR else "warned"
     told = "new" if index is None else f"{index:.3f}"
     meaning = next((v.description for v in gate.verdicts if v.name == f"drift_{name}"), "")
@@ -585,8 +588,9 @@ def _as_number(name: str) -> float | None:
         return None
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 9 else f"{label[:8]}…"
+def _label(x: float, floor: int, anchor: str, label: str) -> str:
+    short = label if len(label) <= 9 else f"{label[:8]}…"
+    return f"<text x='{x:.1f}' y='{floor + 13}' text-anchor='{anchor}'>{escape(short)}</text>"
 
 
 def _expectations(gate: JudgedTable) -> str:
