@@ -118,7 +118,8 @@ def _serve() -> None:
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever dbt prints must not look like an answer
-    read = dbtRunner().invoke(["--quiet", "--no-use-colors", "parse"])
+    quietly = ("--quiet", "--no-use-colors", "--log-level-file", "none", "--no-write-json")
+    read = dbtRunner().invoke([*quietly, "parse"])
     if not read.success:
         raise SystemExit(f"the project cannot be read: {read.exception}")
     for line in sys.stdin:
@@ -128,7 +129,8 @@ def _serve() -> None:
         if child == 0:
             reread, *arguments = json.loads(line)
             runner = dbtRunner(manifest=None if reread else read.result)
-            result = runner.invoke(["--quiet", "--no-use-colors", *arguments])
+            # The static parser's threads do not live on in a child, and it would wait for them.
+            result = runner.invoke([*quietly, *(["--no-static-parser"] if reread else []), *arguments])
             with os.fdopen(says, "w") as end:
                 end.write(json.dumps(_told(result)))
             os._exit(0)

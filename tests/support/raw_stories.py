@@ -261,8 +261,12 @@ class Story:
 
     def verify_age(self) -> str:
         """The app says something else about a user."""
-        self.connection.execute("update raw_app.users set age_verified = not age_verified, updated_at = %s", [self.now])
-        return "of everybody"
+        row = self._any("raw_app.users", "user_id")
+        self.connection.execute(
+            "update raw_app.users set age_verified = not age_verified, updated_at = %s where user_id = %s",
+            [self.now, row and row[0]],
+        )
+        return f"{row}"
 
     def unregister(self) -> str:
         """The user's own row goes, events and exclusions stay."""
