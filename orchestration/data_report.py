@@ -190,7 +190,7 @@ def _read_gate(connection: psycopg.Connection, gate: str, dagster_run_id: str | 
     # Once a state is accepted it may itself be what later ones are compared with: then look at the one before it.
     accepted = connection.execute(
         "select g.gate_run_id, g.judged_at, g.as_of, g.changed_build_number, g.profile from ml.gate_runs as g"
-        " left join ml.gate_baselines as b on g.gate_run_id = b.gate_run_id"
+        " left join ml.accepted_states as b on g.gate_run_id = b.gate_run_id"
         " where g.gate = %s and g.run_id is null and g.passed and g.gate_run_id < %s"
         " order by b.gate_run_id is null, g.gate_run_id desc limit 1",
         [gate, gate_run_id],

@@ -161,6 +161,18 @@ def test_a_run_is_told_with_its_measurements_and_why_it_is_where_it_is(served: D
     assert runs["run-c"]["closed_at"] is not None
 
 
+def test_an_analyst_sees_what_every_column_of_a_view_means(served: DatabaseSettings) -> None:
+    unexplained = ask(
+        served,
+        "select c.relname, a.attname from pg_class as c"
+        " inner join pg_attribute as a on c.oid = a.attrelid and a.attnum > 0"
+        " where c.relkind = 'v' and c.relnamespace = 'monitoring'::regnamespace and ("
+        "     col_description(c.oid, a.attnum) is null or obj_description(c.oid, 'pg_class') is null"
+        " )",
+    )
+    assert unexplained == []
+
+
 def test_views_tell_of_what_happened_since_the_last_build(served: DatabaseSettings) -> None:
     """An analyst who looks between two builds sees the run that is served now and the newest word of a gate."""
     newest = (
