@@ -13,6 +13,7 @@
         },
     )
 }}
+-- The index finds the newest example (feat_as_of) and those of a time window, without reading ten million rows.
 
 {#- Hours, not days: a day of local time may have 23 or 25. -#}
 {% set like_window = "interval '720 hours'" %}

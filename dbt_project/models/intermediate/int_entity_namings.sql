@@ -7,6 +7,7 @@
         meta={'touched_by': ['kind', 'entity_id']},
     )
 }}
+-- The index finds the names that a touched entity has had so far.
 
 {% set named_by %}
     select

@@ -10,6 +10,7 @@
         meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
     )
 }}
+-- The second index finds all items of one content id, which share one place in int_content_keys_resolved.
 
 {% call touch() %}
     select key as item_id from {{ changed(ref('int_item_snapshots'), 'item') }}

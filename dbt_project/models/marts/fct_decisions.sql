@@ -19,6 +19,8 @@
         grants={'+select': ['trainer']},
     )
 }}
+-- Indexes: a user's events from an instant on (sequences, histories, a repeat's place); an item's events of a window
+-- (likes of 720 hours, days of popularity); the events whose content id belongs to another item now.
 
 {% call touch() %}
     {{ touched_events(ref('int_decisions_resolved'), 'decision_id', 'decided_at', 'decision') }}

@@ -18,6 +18,8 @@
         grants={'+select': ['trainer']},
     )
 }}
+-- Indexes: how an item was shown to a user before a decision; an item's exposures from a day on; the exposures whose
+-- content id belongs to another item now.
 
 {% call touch() %}
     {{ touched_events(ref('int_exposures_resolved'), 'exposure_id', 'exposed_at', 'surface') }}
