@@ -186,7 +186,7 @@ def _read_gate(connection: psycopg.Connection, gate: str, dagster_run_id: str | 
     if row is None:
         return None
     gate_run_id, relation, passed, judged_at, state, profile = row
-    profile["distributions"].pop(VARYING, None)  # it says which features differ at all
+    profile.get("distributions", {}).pop(VARYING, None)  # it says which features differ at all
     # Once a state is accepted it may itself be what later ones are compared with: then look at the one before it.
     accepted = connection.execute(
         "select g.gate_run_id, g.judged_at, g.as_of, g.changed_build_number, g.profile from ml.gate_runs as g"
