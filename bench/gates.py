@@ -346,7 +346,8 @@ def dominated(batch: Batch, _: Sample) -> None:
 
 
 def silent(batch: Batch, _: Sample) -> None:
-    """Land nothing at all."""
+    """Land nothing at all for three days."""
+    batch.ends_at += 2 * DAY
     batch.items, batch.availability, batch.users, batch.decisions, batch.exposures = [], [], [], [], []
 
 
@@ -408,7 +409,7 @@ FAULTS: dict[str, tuple[Callable[[Batch, Sample], None], str]] = {
         lambda batch, _: setattr(batch, "decisions", []),
         "decisions_keep_up_with_exposures",
     ),
-    "nothing lands": (silent, "decisions_landed_age_days newest_decision_age_days"),
+    "nothing lands for three days": (silent, "decisions_landed_age_days newest_decision_age_days"),
     "half of the exposures are missing": (
         lambda batch, _: setattr(batch, "exposures", half(batch.exposures)),
         "exposures_not_lost",

@@ -15,6 +15,7 @@ import expectations
 from expectations.__main__ import main
 from expectations.checkpoints import GATES, gate
 from expectations.custom import ExpectFailingShareToBeAtMost, failing_share, statistic
+from expectations.drift import Profile, Sample
 from expectations.errors import GateError
 from expectations.parameters import GateParameters
 from expectations.runner import GateOutcome, GateRunner, Verdict
@@ -69,6 +70,20 @@ def test_age_blocks_only_when_a_limit_is_given() -> None:
         for p in PARAMETERS
     ]
     assert severities == ["info", "critical"]
+
+
+def test_amounts_block_only_against_an_accepted_state() -> None:
+    """The first import of a history may taper off; nobody has accepted any of it."""
+    accepted = Profile({"decisions_by_floor": Sample({"videoa": 1.0}, 9, 9, 5.0)})
+    severities = [
+        next(r.severity for r in rules("landed_volume", p) if r.meta["name"] == "decisions_not_lost")
+        for p in (
+            GateParameters(),
+            GateParameters(accepted=accepted),
+            GateParameters(accepted=accepted, accept_drift=True),
+        )
+    ]
+    assert severities == ["warning", "critical", "info"]
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
