@@ -68,10 +68,9 @@ def build(parameters: GateParameters) -> ExpectationSuite:
     """Return the suite. An item blocked by content policy is a decision of ours and never a fault."""
     unknown = "unjoined_reason is not distinct from 'content_id_unknown'"
     # One clock at 2030 would else be the newest week for years, and the rules about it would see one row.
-    dated = (
-        "(select unjoined_reason, decision, decided_at, max(decided_at) over () as newest from {batch} "
-        "where unjoined_reason is distinct from 'decided_in_future') as dated "
-        "where decided_at > newest - interval '7 days'"
+    newest_week = (
+        f"{{batch}} where {_DATED} and decided_at > "  # noqa: S608 - constants
+        f"(select max(decided_at) from {{batch}} where {_DATED}) - interval '7 days'"
     )
     return ExpectationSuite(
         name="fct_decisions",
@@ -100,7 +99,7 @@ def build(parameters: GateParameters) -> ExpectationSuite:
             # A broken id format touches new events first; in a year of history its share stays small for weeks.
             statistic(
                 "recent_decisions_find_items",
-                f"select avg(({unknown})::int) as observed from {dated} having count(*) >= 100",  # noqa: S608 - constants
+                f"select avg(({unknown})::int) as observed from {newest_week} having count(*) >= 100",  # noqa: S608 - constants
                 max_value=0.5,
                 null_passes=True,
                 why="most decisions of the newest week are about unknown items: an id format has changed",
@@ -108,7 +107,7 @@ def build(parameters: GateParameters) -> ExpectationSuite:
             # A client that stops sending one of its buttons: still valid rows, other labels.
             statistic(
                 "recent_decisions_have_likes",
-                f"select avg((decision = 'like')::int) as observed from {dated} having count(*) >= 200",  # noqa: S608
+                f"select avg((decision = 'like')::int) as observed from {newest_week} having count(*) >= 200",  # noqa: S608
                 min_value=0.005,
                 null_passes=True,
                 why="the newest week has practically no like: a client has stopped sending them",

@@ -14,9 +14,10 @@ from expectations.suites._volume import volume_rules
 COLUMNS = ("user_id", "item_id", "content_key", "unjoined_reason", "decision", "decided_at")
 
 _DATED = "unjoined_reason is distinct from 'decided_in_future'"
+# The newest moment first, then its day: a window function would write all decisions to disk to find it.
 _NEWEST_DAY = (
-    "(select *, max(decided_at) over () as newest from {batch} "
-    "where unjoined_reason is distinct from 'decided_in_future') as dated where decided_at > newest - interval '1 day'"
+    f"{{batch}} where {_DATED} and decided_at > "  # noqa: S608 - constants
+    f"(select max(decided_at) from {{batch}} where {_DATED}) - interval '1 day'"
 )
 
 
