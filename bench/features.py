@@ -7,8 +7,8 @@ capitals; one item in a hundred appears on the last day, and as many change thei
 
 Ninety-nine days are landed and built in full, then the last day is landed and built, then a build finds nothing new;
 all of it again at a tenth of the size. Memory is the largest sum of proportional set sizes (shared pages counted once)
-of server and dbt, sampled about every second; time is the wall clock of the nightly job's `dbt build`, data tests and start of dbt
-included.
+of server and dbt, sampled about every second; time is the wall clock of the nightly job's `dbt build`, data tests and
+start of dbt included.
 
     --keep-data DIR    keeps the generated and the built databases there; later runs begin with them
     --only full|day    one part; `day` begins with the kept full build
