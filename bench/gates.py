@@ -624,19 +624,19 @@ VECTOR_FAULTS: dict[str, tuple[Callable[[Any, Any], tuple[Any, Any]], str]] = {
     "vectors: norms doubled": (lambda items, users: (items * 2, users), "publish:"),
     "vectors: all users are one": (
         lambda items, users: (items, np.repeat(users[:1], len(users), 0)),
-        "user_embeddings.mean_cosine",
+        "user_embeddings.mean_cosine publish:",
     ),
     "vectors: items lean one way": (
         lambda items, users: (_unit(items + 3 * np.eye(1, 768, 9)), users),
-        "item_embeddings.mean_cosine",
+        "item_embeddings.mean_cosine publish:",
     ),
     "vectors: items on a line": (
         lambda items, users: (_unit(items * np.r_[1, 1, 60, np.full(765, 0.001)]), users),
-        "item_embeddings.participation_ratio",
+        "item_embeddings.participation_ratio publish:",
     ),
     "vectors: padded with zeros": (
         lambda items, users: (_unit(items * (np.arange(768) < 130)), users),
-        "item_embeddings.coordinates_used",
+        "item_embeddings.coordinates_used publish:",
     ),
     "vectors: half of the items missing": (
         lambda items, users: (items[: len(items) // 2], users),

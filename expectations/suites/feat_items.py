@@ -26,15 +26,11 @@ COLUMNS = (
     "released_at",
     "first_seen_at",
     "last_changed_at",
-    "price_changed_at",
     "has_sample",
     "is_eligible",
 )
-# Not discounts, which end with a sale.
-FEATURES = (
-    *("price_jpy", "runtime_minutes", "review_count", "review_average", "review_score"),
-    *("released_at", "first_seen_at", "last_changed_at", "price_changed_at"),
-)
+# Not discounts, which end with a sale; not times of landing, which are one when a whole catalogue comes in one file.
+FEATURES = ("price_jpy", "runtime_minutes", "review_count", "review_average", "review_score", "released_at")
 
 _PRICE = "width_bucket(price_jpy, array[1, 100, 200, 300, 400, 500, 700, 1000, 1500, 2000, 3000, 5000, 10000])"
 # Powers of ten: a sale moves prices by half, a change of unit by a hundred.
