@@ -3,76 +3,58 @@
 {% macro differing_keys(landed, key) -%}
     {#- Keys that landed and are not built (is_landed), or the reverse. Blocks of keys are counted, and the hashes of their
         keys folded into one, so that blocks that are the same on both sides are never compared row by row. -#}
-    with
-
-    landed_blocks as (
-        select
-            {{ key }} / 8192 as block,
-            count(*) as row_count,
-            bit_xor(hashint8extended({{ key }}, 0)) as fingerprint
-        from {{ landed }}
-        group by {{ key }} / 8192
-    ),
-
-    built_blocks as (
-        select
-            {{ key }} / 8192 as block,
-            count(*) as row_count,
-            bit_xor(hashint8extended({{ key }}, 0)) as fingerprint
-        from {{ this }}
-        group by {{ key }} / 8192
-    ),
-
-    differing as (
-        select coalesce(landed_blocks.block, built_blocks.block) as block
-        from landed_blocks
-        full join built_blocks on landed_blocks.block = built_blocks.block
-        where
-            (landed_blocks.row_count, landed_blocks.fingerprint)
-            is distinct from (built_blocks.row_count, built_blocks.fingerprint)
-    )
-
+    {%- set blocks %}
+        select coalesce(landed.block, built.block) as block
+        from ({{ counted_blocks(landed, key) }}) as landed
+        full join ({{ counted_blocks(this, key) }}) as built on landed.block = built.block
+        where (landed.row_count, landed.fingerprint) is distinct from (built.row_count, built.fingerprint)
+    {%- endset -%}
+    {%- set differing = kept('differing_blocks', blocks) %}
+    {%- set keys = "any(array(select generate_series(block * 8192, block * 8192 + 8191) from " ~ differing
+        ~ " as differing))" %}
     select
         landed.{{ key }},
         true as is_landed
-    from differing
-    inner join {{ landed }} as landed
-        on landed.{{ key }} between differing.block * 8192 and differing.block * 8192 + 8191
-    left join {{ this }} as built on landed.{{ key }} = built.{{ key }}
-    where built.{{ key }} is null
+    from {{ landed }} as landed
+    where
+        landed.{{ key }} = {{ keys }}
+        and not exists (select 1 from {{ this }} as built where built.{{ key }} = landed.{{ key }})
     union all
     select
         built.{{ key }},
         false as is_landed
-    from differing
-    inner join {{ this }} as built
-        on built.{{ key }} between differing.block * 8192 and differing.block * 8192 + 8191
-    left join {{ landed }} as landed on built.{{ key }} = landed.{{ key }}
-    where landed.{{ key }} is null
+    from {{ this }} as built
+    where
+        built.{{ key }} = {{ keys }}
+        and not exists (select 1 from {{ landed }} as landed where landed.{{ key }} = built.{{ key }})
+{%- endmacro %}
+
+{% macro counted_blocks(relation, key) -%}
+    select
+        {{ key }} / 8192 as block,
+        count(*) as row_count,
+        bit_xor(hashint8extended({{ key }}, 0)) as fingerprint
+    from {{ relation }}
+    group by {{ key }} / 8192
 {%- endmacro %}
 
 {% macro touched_events(events, key, moment, told) -%}
     {#- What landed and is not built (a repeat looks so each time), what is built and no longer landed, and what names a
         content id that now belongs to another item. A row that lands with a smaller key than its repeat takes the
         repeat's place. -#}
-    with
-
-    differing as (
-        {{ differing_keys(events, key) }}
-    )
-
-    select {{ key }} from differing
+    {%- set differing = kept('differing', differing_keys(events, key)) %}
+    select differing.{{ key }} from {{ differing }} as differing
     union all
     select repeated.{{ key }}
-    from differing
-    inner join {{ events }} as landed on differing.{{ key }} = landed.{{ key }}
+    from {{ events }} as landed
     inner join {{ this }} as repeated
         on
             landed.user_id = repeated.user_id
             and landed.{{ moment }} = repeated.{{ moment }}
-            and landed.content_key = repeated.content_key
+            -- Not through its index: an item may have many more events than a user.
+            and landed.content_key = repeated.content_key || ''
             and landed.{{ told }} = repeated.{{ told }}
-    where differing.is_landed
+    where landed.{{ key }} = any(array(select {{ key }} from {{ differing }} as differing where is_landed))
     union all
     select built.{{ key }}
     from {{ changed(ref('int_content_keys_resolved'), 'content_key') }}
@@ -104,7 +86,7 @@
                 {{ told }}
             from {{ events }}
             {% if is_incremental() -%}
-                where {{ key }} {{ in_touched(key) }}
+                where {{ key }} {{ in_array_of_touched(key) }}
             {%- else -%}
                 where content_id <> content_key
             {%- endif %}

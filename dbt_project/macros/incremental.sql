@@ -17,31 +17,43 @@ both change in the transaction that changes the model, so that a build that stop
 
 {% macro touch() -%}
     {%- set query = caller() -%}  {#- always, or dbt would not see what it refers to -#}
+    {%- set keys = model.config.meta.touched_by -%}
+    {%- set since = model.config.meta.get('since') -%}
+    {%- do kept(
+        'touched',
+        "select " ~ keys | join(', ') ~ (", min(" ~ since ~ ") as " ~ since if since else "")
+        ~ " from (" ~ query ~ ") as found where (" ~ keys | join(', ') ~ ") is not null"
+        ~ " group by " ~ keys | join(', ')
+    ) -%}
+{%- endmacro %}
+
+{% macro kept(name, query) -%}
+    {#- The query as a temporary table, where a model is about to be exchanged: the planner then knows how many rows there
+        are, and a wrong guess here means reading ten million rows, or comparing each with each. -#}
     {%- if execute and flags.WHICH in ('run', 'build') and is_incremental() -%}
-        {%- set keys = model.config.meta.touched_by -%}
-        {%- set since = model.config.meta.get('since') -%}
         {%- do run_query(
-            "drop table if exists pg_temp.touched;"
-            ~ " create temporary table touched as select " ~ keys | join(', ')
-            ~ (", min(" ~ since ~ ") as " ~ since if since else "")
-            ~ " from (" ~ query ~ ") as found where (" ~ keys | join(', ') ~ ") is not null"
-            ~ " group by " ~ keys | join(', ') ~ "; analyze pg_temp.touched;"
+            "drop table if exists pg_temp." ~ name ~ "; create temporary table " ~ name ~ " as " ~ query
+            ~ "; analyze pg_temp." ~ name
         ) -%}
+        pg_temp.{{ name }}
+    {%- else -%}
+        ({{ query }})
     {%- endif -%}
 {%- endmacro %}
 
 {% macro in_touched(column) -%}
+    {#- A join: the planner knows how many keys there are. For the table that drives a model. -#}
     in (select touched.{{ column }} from pg_temp.touched)
 {%- endmacro %}
 
 {% macro in_array_of_touched(column) -%}
-    {#- For views that open payloads: an array reaches the index of the innermost table, and a join may not. Elsewhere a
-        join is better, because the planner knows how many keys there are. -#}
-    = any(array(select touched.{{ column }} from pg_temp.touched))
+    {#- An array: reaches the index of the innermost table, through views as well, where a join would read ten million
+        rows. For the tables that are looked up; not for two of them that are joined with each other. -#}
+    = any(array(select distinct touched.{{ column }} from pg_temp.touched))
 {%- endmacro %}
 
 {% macro changed(relation, kind) -%}
-    (
+    {%- set query %}
         select
             key,
             min(since) as since
@@ -54,7 +66,8 @@ both change in the transaction that changes the model, so that a build that stop
                 where model = '{{ this.identifier }}'
             )
         group by key
-    ) as {{ relation.identifier }}_changed
+    {%- endset -%}
+    {{ kept('changed_' ~ relation.identifier ~ '_' ~ kind, query) }} as {{ relation.identifier }}_changed
 {%- endmacro %}
 
 {% macro of_backfilled_day(moment) -%}
@@ -137,15 +150,23 @@ both change in the transaction that changes the model, so that a build that stop
 {%- endmacro %}
 
 {% macro within_touched(alias) -%}
-    {%- set meta = model.config.meta -%}
-    {%- set conditions = [] -%}
-    {%- for column in meta.touched_by -%}
-        {%- do conditions.append("touched." ~ column ~ " = " ~ alias ~ "." ~ column) -%}
-    {%- endfor -%}
-    {%- if meta.get('since') -%}
-        {%- do conditions.append(alias ~ "." ~ meta.since ~ " >= touched." ~ meta.since) -%}
-    {%- endif -%}
-    exists (select 1 from pg_temp.touched where {{ conditions | join(' and ') }})
+    {#- The first column and the earliest value reach the index; what is finer is looked at afterwards. -#}
+    {%- set keys = model.config.meta.touched_by -%}
+    {%- set since = model.config.meta.get('since') -%}
+    {{ alias }}.{{ keys[0] }} {{ in_array_of_touched(keys[0]) }}
+    {%- if since %}
+        and {{ alias }}.{{ since }} >= (select min(touched.{{ since }}) from pg_temp.touched)
+    {%- endif %}
+    {%- if since or keys | length > 1 %}
+        and exists (
+            select 1 from pg_temp.touched
+            where
+                {% for column in keys -%}
+                    touched.{{ column }} = {{ alias }}.{{ column }} {{ 'and ' if not loop.last }}
+                {%- endfor %}
+                {{ ('and ' ~ alias ~ '.' ~ since ~ ' >= touched.' ~ since) if since }}
+        )
+    {%- endif %}
 {%- endmacro %}
 
 {% macro get_incremental_replace_touched_sql(arg_dict) -%}
@@ -156,14 +177,12 @@ both change in the transaction that changes the model, so that a build that stop
     {%- for column in arg_dict.unique_key -%}
         {%- do same_key.append("built." ~ column ~ " = removed." ~ column) -%}
     {%- endfor %}
-    create temporary table removed on commit drop as
-    select {{ columns }} from {{ target }} as built where {{ within_touched('built') }}
-    except
-    select {{ columns }} from {{ computed }};
-    create temporary table added on commit drop as
-    select {{ columns }} from {{ computed }}
-    except
+    create temporary table standing on commit drop as
     select {{ columns }} from {{ target }} as built where {{ within_touched('built') }};
+    create temporary table removed on commit drop as
+    select * from pg_temp.standing except select {{ columns }} from {{ computed }};
+    create temporary table added on commit drop as
+    select {{ columns }} from {{ computed }} except select * from pg_temp.standing;
     analyze pg_temp.removed;
     delete from {{ target }} as built using pg_temp.removed where {{ same_key | join(' and ') }};
     insert into {{ target }} ({{ columns }}) select {{ columns }} from pg_temp.added

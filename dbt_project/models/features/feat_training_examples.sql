@@ -76,43 +76,23 @@
             and changed_items.since < decisions.decided_at
 {% endcall %}
 
-with
-
--- Read three times below: a materialised copy would have no index, and hold ten million rows.
-decisions as not materialized (
-
+{% set decisions %}
     select
-        decisions.decision_id,
-        decisions.user_id,
-        decisions.item_id,
-        {{ decision_code('decisions.decision') }} as decision_code,
-        decisions.surface,
-        decisions.decided_at
-    from {{ ref('fct_decisions') }} as decisions
+        decision_id,
+        user_id,
+        item_id,
+        {{ decision_code('decision') }} as decision_code,
+        surface,
+        decided_at
+    from {{ ref('fct_decisions') }}
     where
-        decisions.item_id is not null
+        item_id is not null
     {% if var('as_of', none) is not none %}
-        and decisions.decided_at <= '{{ var('as_of') }}'::timestamptz
+        and decided_at <= '{{ var('as_of') }}'::timestamptz
     {% endif %}
+{% endset %}
 
-),
-
-exposures as (
-
-    select * from {{ ref('fct_exposures') }}
-    where item_id is not null
-
-),
-
-snapshots as (
-
-    select * from {{ ref('int_item_snapshots') }}
-    where is_usable
-
-),
-
-sequenced as (
-
+{% set sequenced %}  -- noqa: LT02
     select
         decisions.*,
         row_number() over (
@@ -129,19 +109,30 @@ sequenced as (
             partition by decisions.user_id, decisions.item_id, decisions.decision_code
             order by decisions.decided_at asc
         ) = 1 as is_first_like
-    from decisions
+    from ({{ decisions }}) as decisions
     {% if is_incremental() %}
-        where decisions.user_id {{ in_touched('user_id') }}
+        where decisions.user_id {{ in_array_of_touched('user_id') }}
     {% endif %}
+{% endset %}
 
-),
+{% set targets %}
+    select sequenced.* from ({{ sequenced }}) as sequenced
+    {% if is_incremental() %}
+        where (sequenced.user_id, sequenced.decided_at) in (
+            select
+                touched.user_id,
+                touched.decided_at
+            from pg_temp.touched
+        )
+    {% endif %}
+{% endset %}
+{% set targets = kept('targets', targets) %}
+
+with
 
 targets as (
 
-    select * from sequenced
-    {% if is_incremental() %}
-        where (user_id, decided_at) in (select touched.user_id, touched.decided_at from pg_temp.touched)
-    {% endif %}
+    select * from {{ targets }} as targets
 
 ),
 
@@ -154,19 +145,33 @@ liked as (
             order by decisions.decided_at asc
             range between {{ like_window }} preceding and interval '1 microsecond' preceding
         ) as item_like_count_30d
-    from decisions
+    from ({{ decisions }}) as decisions
     {% if is_incremental() %}
         inner join (
             select
                 item_id,
                 min(decided_at) - {{ like_window }} as since
-            from targets
+            from {{ targets }} as targets
             group by item_id
         ) as target_items
             on
                 decisions.item_id = target_items.item_id
                 and decisions.decided_at >= target_items.since
     {% endif %}
+
+),
+
+exposures as (
+
+    select * from {{ ref('fct_exposures') }}
+    where item_id is not null
+
+),
+
+snapshots as (
+
+    select * from {{ ref('int_item_snapshots') }}
+    where is_usable
 
 )
 

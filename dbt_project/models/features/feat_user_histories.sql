@@ -17,7 +17,7 @@ examples as (
 
     select * from {{ ref('feat_training_examples') }}
     {% if is_incremental() %}
-        where user_id {{ in_touched('user_id') }}
+        where user_id {{ in_array_of_touched('user_id') }}
     {% endif %}
 
 ),

@@ -36,7 +36,7 @@ examples as not materialized (
 
     select * from {{ ref('feat_training_examples') }}
     {% if is_incremental() %}
-        where user_id {{ in_touched('user_id') }}
+        where user_id {{ in_array_of_touched('user_id') }}
     {% endif %}
 
 ),
@@ -50,7 +50,7 @@ exposures as (
         and exposed_at <= '{{ var('as_of') }}'::timestamptz
     {% endif %}
     {% if is_incremental() %}
-        and user_id {{ in_touched('user_id') }}
+        and user_id {{ in_array_of_touched('user_id') }}
     {% endif %}
 
 ),

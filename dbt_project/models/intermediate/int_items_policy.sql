@@ -31,7 +31,7 @@ tags as (
     where
         kind = 'genre'
     {% if is_incremental() %}
-        and item_id {{ in_touched('item_id') }}
+        and item_id {{ in_array_of_touched('item_id') }}
     {% endif %}
 
 ),

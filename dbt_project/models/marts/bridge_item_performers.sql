@@ -22,7 +22,7 @@ entities as (
     where
         kind = 'actress'
     {% if is_incremental() %}
-        and item_id {{ in_touched('item_id') }}
+        and item_id {{ in_array_of_touched('item_id') }}
     {% endif %}
 
 ),

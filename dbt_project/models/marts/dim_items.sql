@@ -76,7 +76,7 @@ entities as not materialized (
 
     select * from {{ ref('int_item_entities') }}
     {% if is_incremental() %}
-        where item_id {{ in_touched('item_id') }}
+        where item_id {{ in_array_of_touched('item_id') }}
     {% endif %}
 
 ),

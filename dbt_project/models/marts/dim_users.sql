@@ -41,7 +41,7 @@ decisions as (
 
     select * from {{ ref('fct_decisions') }}
     {% if is_incremental() %}
-        where user_id {{ in_touched('user_id') }}
+        where user_id {{ in_array_of_touched('user_id') }}
     {% endif %}
 
 ),
@@ -50,7 +50,7 @@ exposures as (
 
     select * from {{ ref('fct_exposures') }}
     {% if is_incremental() %}
-        where user_id {{ in_touched('user_id') }}
+        where user_id {{ in_array_of_touched('user_id') }}
     {% endif %}
 
 ),

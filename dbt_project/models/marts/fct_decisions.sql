@@ -32,7 +32,7 @@ events as (
 
     select * from {{ ref('int_decisions_resolved') }}
     {% if is_incremental() %}
-        where decision_id {{ in_touched('decision_id') }}
+        where decision_id {{ in_array_of_touched('decision_id') }}
     {% endif %}
 
 ),

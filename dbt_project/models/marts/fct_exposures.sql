@@ -31,7 +31,7 @@ events as (
 
     select * from {{ ref('int_exposures_resolved') }}
     {% if is_incremental() %}
-        where exposure_id {{ in_touched('exposure_id') }}
+        where exposure_id {{ in_array_of_touched('exposure_id') }}
     {% endif %}
 
 ),

@@ -26,6 +26,10 @@ decisions as (
 
     select * from {{ ref('fct_decisions') }}
     where item_id is not null
+    {% if is_incremental() %}
+        and item_id {{ in_array_of_touched('item_id') }}
+        and decided_at >= (select min(touched.active_on)::timestamp at time zone 'Asia/Tokyo' from pg_temp.touched)
+    {% endif %}
 
 ),
 
@@ -33,6 +37,10 @@ exposures as (
 
     select * from {{ ref('fct_exposures') }}
     where item_id is not null
+    {% if is_incremental() %}
+        and item_id {{ in_array_of_touched('item_id') }}
+        and exposed_at >= (select min(touched.active_on)::timestamp at time zone 'Asia/Tokyo' from pg_temp.touched)
+    {% endif %}
 
 ),
 
@@ -104,6 +112,7 @@ days as (
                 built.item_id = touched.item_id
                 and built.active_on < touched.active_on
                 and built.active_on >= touched.active_on - 89
+        where built.item_id {{ in_array_of_touched('item_id') }}
     {% endif %}
 
 ),

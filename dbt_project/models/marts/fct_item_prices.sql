@@ -21,7 +21,7 @@ snapshots as (
     where
         is_usable
     {% if is_incremental() %}
-        and item_id {{ in_touched('item_id') }}
+        and item_id {{ in_array_of_touched('item_id') }}
     {% endif %}
 
 ),

@@ -5,19 +5,36 @@
     {%- set kind = {'item_id': 'item', 'user_id': 'user'}.get(column_name) -%}
     {%- set changed_only = kind and execute and both_log(model, to, kind) %}
 
-    select child.{{ column_name }}
-    from {{ model }} as child
-    left join {{ to }} as parent on child.{{ column_name }} = parent.{{ field }}
-    where
-        child.{{ column_name }} is not null
-        and parent.{{ field }} is null
-        {%- if changed_only %}
-            and child.{{ column_name }} in (
-                select key from intermediate.changed_keys
-                where
-                    kind = '{{ kind }}'
-                    and model in ('{{ model.identifier }}', '{{ to.identifier }}')
-            )
-        {%- endif %}
+    with
+
+    {% if changed_only -%}
+        missing as materialized (
+
+            select distinct changed.key
+            from intermediate.changed_keys as changed
+            where
+                changed.kind = '{{ kind }}'
+                and changed.model in ('{{ model.identifier }}', '{{ to.identifier }}')
+                and not exists (select 1 from {{ to }} as parent where parent.{{ field }} = changed.key)
+
+        )
+
+        select child.{{ column_name }}
+        from {{ model }} as child
+        inner join missing on child.{{ column_name }} = missing.key
+    {%- else -%}
+        children as (
+
+            select distinct {{ column_name }}
+            from {{ model }}
+            where {{ column_name }} is not null
+
+        )
+
+        select children.{{ column_name }}
+        from children
+        left join {{ to }} as parent on children.{{ column_name }} = parent.{{ field }}
+        where parent.{{ field }} is null
+    {%- endif %}
 
 {% endtest %}
