@@ -13,6 +13,8 @@
         },
     )
 }}
+-- Pieces of this model are put into each other, and their indents cannot all be right.
+-- noqa: disable=LT02
 -- The index finds the newest example (feat_as_of) and those of a time window, without reading ten million rows.
 
 {#- Hours, not days: a day of local time may have 23 or 25. -#}
@@ -92,7 +94,7 @@
     {% endif %}
 {% endset %}
 
-{% set sequenced %}  -- noqa: LT02
+{% set sequenced %}
     select
         decisions.*,
         row_number() over (
