@@ -70,9 +70,15 @@ def test_an_owner_without_superuser_rights_can_migrate_and_act_as_every_role(tem
         for role in ROLES:  # made by the template; on a new server the migration makes them as this owner
             connection.execute(sql.SQL("grant {} to plain_owner with admin option").format(sql.Identifier(role)))
         connection.execute("create database plain owner plain_owner")
-    with connect(replace(template, dbname="plain")) as connection:
-        connection.execute("create extension vector")  # what an administrator does where it is not a trusted one
-    assert migrate(owner)
-    for role in ROLES:
-        with connect(owner, role) as connection:
-            assert connection.execute("select current_user").fetchone() == (role,)
+    try:
+        with connect(replace(template, dbname="plain")) as connection:
+            connection.execute("create extension vector")  # what an administrator does where it is not a trusted one
+        assert migrate(owner)
+        for role in ROLES:
+            with connect(owner, role) as connection:
+                assert connection.execute("select current_user").fetchone() == (role,)
+    finally:  # other tests of this server ask who is a member of what
+        with connect(administrator, autocommit=True) as connection:
+            connection.execute("drop database plain with (force)")
+            connection.execute("drop owned by plain_owner cascade")
+            connection.execute("drop role plain_owner")
