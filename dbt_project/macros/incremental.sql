@@ -8,7 +8,8 @@ computed, only rows that really differ are exchanged, and the keys of these are 
     touched_by     the columns of `touch()`; all rows with such a key are computed anew
     since          a column of the model that is also one of `touch()`: only rows from that value on
     logs           what readers can ask `changed()` for: kind, key (a column), since (a column, optional), of (columns,
-                   optional: log only keys for which one of these differs), where (a condition that begins with a column, optional)
+                   optional: log only keys for which one of these differs), where (a condition that begins with a
+                   column, optional)
     all_if_removed true when readers cannot take in that a row is gone: they are built anew
 
 What was built, and what readers have not taken in yet, stands in monitoring.model_builds and intermediate.changed_keys;

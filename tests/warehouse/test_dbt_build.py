@@ -546,6 +546,23 @@ def test_orphans_heal_when_the_item_arrives(built: DatabaseSettings, world: Whol
     assert rows(built, offered) == [(False, None)]
 
 
+def test_what_no_build_has_logged_is_found_by_a_run_of_the_tests(built: DatabaseSettings, tmp_path: Path) -> None:
+    stranger = """
+        insert into marts.fct_decisions
+            (decision_id, user_id, content_id, content_key, unjoined_reason, decision, decided_at, ingested_at)
+        values (-1, 'nobody', 'x', 'x', 'content_id_unknown', 'like', now(), now())
+    """
+    with connect(built, autocommit=True) as connection:
+        connection.execute("delete from intermediate.changed_keys")  # every model has taken in what it says
+        connection.execute(stranger)
+        try:
+            with pytest.raises(AssertionError, match="relationships_fct_decisions_user_id"):
+                dbt(built, tmp_path, "test", "--select", "fct_decisions")
+        finally:
+            connection.execute("delete from marts.fct_decisions where decision_id = -1")
+    dbt(built, tmp_path, "test", "--select", "fct_decisions")
+
+
 def test_an_empty_warehouse_builds(warehouse: DatabaseSettings, tmp_path: Path) -> None:
     dbt(warehouse, tmp_path, "build", "--exclude-resource-type", "unit_test")
     assert rows(warehouse, "select count(*) from features.feat_training_examples") == [(0,)]

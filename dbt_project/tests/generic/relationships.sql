@@ -1,9 +1,10 @@
 {#- dbt's own test, which reads both tables whole, made to follow a build by exchange: what was whole before can only have
-    been broken by a key that either side logged since. The log is kept until a build passes all its tests. -#}
+    been broken by a key that either side logged since. The log is kept until a build passes all its tests. `dbt test`,
+    which builds nothing, reads both tables whole. -#}
 {% test relationships(model, column_name, to, field) %}
 
     {%- set kind = {'item_id': 'item', 'user_id': 'user'}.get(column_name) -%}
-    {%- set changed_only = kind and execute and both_log(model, to, kind) %}
+    {%- set changed_only = kind and execute and flags.WHICH == 'build' and both_log(model, to, kind) %}
 
     with
 
