@@ -110,7 +110,7 @@ def judge_candidate(
     """
     from ml.config import load_config
     from ml.contracts import contract_hash
-    from ml.evaluation.protocol import judge
+    from ml.evaluation.judge import judge
     from orchestration.warehouse.features import read_dataset
 
     config = load_config(config_name)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ml.datasets import IntArray
 
+HEADLINE = "ndcg@10"
 EMPTY = -1
 """Marks a slot of a list that could not be filled."""
 

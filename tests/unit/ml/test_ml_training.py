@@ -13,7 +13,8 @@ from ml.contracts import BETA, PREFIXES
 from ml.datasets import histories_of
 from ml.encoding import encode_items, encode_users, learned_query, require_unit, tower_inputs
 from ml.errors import ContractError, NotEnoughDataError
-from ml.evaluation.protocol import ModelScorer, evaluate, random_ndcg, window_after
+from ml.evaluation.scorers import ModelScorer, evaluate, random_ndcg
+from ml.evaluation.windows import window_after
 from ml.training import train
 
 

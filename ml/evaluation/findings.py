@@ -1,0 +1,35 @@
+"""All collapse detectors on one fitted model and the lists it made.
+
+Belongs here: handing the model's vectors, lists and vocabulary to `sanity`. Does not belong here: thresholds.
+"""
+
+import numpy as np
+
+from ml.contracts import FIRST_LEARNED
+from ml.datasets import Histories, IntArray, histories_of
+from ml.evaluation.sanity import Finding, check_lists, check_unknown_rates, check_vectors
+from ml.evaluation.scorers import ModelScorer
+
+
+def model_findings(scorer: ModelScorer, users: IntArray, lists: IntArray, ndcg: float, chance: float) -> list[Finding]:
+    """Return what tripped; `ndcg` is that of the lists, `chance` that of a random order for the same users."""
+    model = scorer.model
+    directions = scorer.users(users)[:, FIRST_LEARNED:]
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    seen = np.isin(scorer.items.item_ids, model.id_items)
+    return [
+        *check_vectors(scorer.items.learned[seen], "item"),
+        *check_vectors(directions, "user", distinct_histories(histories_of(scorer.dataset.decisions, users))),
+        *check_lists(lists, ndcg, chance),
+        *check_unknown_rates(model.vocabulary.unknown_rates(scorer.dataset.items)),
+    ]
+
+
+def distinct_histories(histories: Histories) -> IntArray:
+    """Number histories so that equal ones (same items, same decisions, same order) get the same number."""
+    numbers: dict[bytes, int] = {}
+    result = []
+    for start, end in zip(histories.offsets, histories.offsets[1:], strict=False):
+        key = histories.item_index[start:end].tobytes() + histories.decision[start:end].tobytes()
+        result.append(numbers.setdefault(key, len(numbers)))
+    return np.array(result, dtype=np.int64)
