@@ -545,7 +545,7 @@ class Warehouse:
                 registry.register_candidate(connection, run_id, PROVENANCE, ANCHOR)
                 gates.record_inputs(connection, run_id, tables)
             registry.mark_published(connection, run_id)
-            registry.activate(connection, run_id, "bench")
+            registry.activate(connection, run_id, "bench", by_hand=True)
 
     def publish(self, run_id: str, spoil: Callable[[Any, Any], tuple[Any, Any]]) -> Judged:
         """Publish vectors that were spoiled, judge them, ask the guard of promotion."""

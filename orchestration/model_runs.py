@@ -24,6 +24,8 @@ from orchestration.warehouse.connection import connect
 from orchestration.warehouse.locks import exclusive
 
 if TYPE_CHECKING:
+    import psycopg
+
     from ml.encoding import ItemVectors
     from orchestration.warehouse.features import UserHistories
     from orchestration.warehouse.vectors import Published
@@ -37,7 +39,7 @@ class ModelRunError(RuntimeError):
 
 
 class NotPromotedError(ModelRunError):
-    """The candidate did not pass the gate; what was active stays active."""
+    """The candidate may not replace what is active, which stays active."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,14 @@ def judge_candidate(
         git_sha=git_sha(),
         code_hash=code_hash(),
     )
-    if not retrain:
-        with connect(settings.database(), "trainer") as connection:
-            equal = registry.equal_run(connection, provenance)
-            if equal is not None:
-                registry.adopt(connection, equal.run_id, dagster_run_id)
-                return equal, True
+    with connect(settings.database(), "trainer") as connection:
+        active = registry.active_run(connection)
+        beside = active.run_id if active else None
+        equal = None if retrain else registry.equal_run(connection, provenance)
+        # A verdict beside another run than the active one allows no promotion: then it is judged anew.
+        if equal is not None and (equal.state == "active" or equal.judged_against == beside):
+            registry.adopt(connection, equal.run_id, dagster_run_id)
+            return equal, True
     with (
         exclusive(settings.database(), "training", "trainer"),
         reporter.task("judge on held-out time", 100) as on_progress,
@@ -144,7 +148,16 @@ def judge_candidate(
     with connect(settings.database(), "trainer") as connection:
         registry.register_candidate(connection, run_id, provenance, trained_until, dagster_run_id)
         gates.record_inputs(connection, run_id, inputs)
-        registry.record_judgement(connection, run_id, judgement.as_dict(), judgement.gate_passed, judgement.gate_reason)
+        registry.record_test_evaluation(connection, run_id, provenance.data_hash, judgement.split_hash)
+        scored = registry.count_test_evaluations(connection, provenance.data_hash, judgement.split_hash)
+        registry.record_judgement(
+            connection,
+            run_id,
+            judgement.as_dict() | {"test_evaluations": scored},
+            judgement.gate_passed,
+            judgement.gate_reason,
+            beside,
+        )
         return registry.get_run(connection, run_id), False
 
 
@@ -286,22 +299,63 @@ def promote_run(settings: Settings, run: registry.Run, promote: str) -> str:
 
     Raises:
         GateClosedError: A gate has not let its vectors pass.
-        NotPromotedError: `promote` is gate and the run did not pass; a candidate is then rejected.
+        NotPromotedError: `promote` is gate and its judgement does not allow it; a candidate that did not pass the gate
+            is then rejected, one that was judged beside another run than the active one stays a candidate.
+        RegistryError: Its vectors are not published.
     """
+    by_hand = promote == "always"
     with connect(settings.database(), "trainer", autocommit=True) as connection:
-        if promote == "gate" and not run.gate_passed:
-            if run.state == "candidate":
-                registry.reject(connection, run.run_id, run.gate_reason or "never judged")
-            raise NotPromotedError(f"run {run.run_id} did not pass the gate ({run.gate_reason}); nothing was switched")
+        run, active = registry.get_run(connection, run.run_id), registry.active_run(connection)
+        if active is not None and active.run_id == run.run_id:
+            return f"{run.run_id} was being served already"
+        if not by_hand:
+            _require_promotable(connection, run, active)
+        with connection.transaction():
+            registry.lock_pointer(connection)
+            registry.get_run(connection, run.run_id, for_update=True)  # nothing publishes between the gate and the flip
+            gates.require_accepted_vectors(connection, run.run_id)
+            reason = "promoted by hand" if by_hand else f"gate: {run.gate_reason}"
+            before = registry.activate(connection, run.run_id, reason, by_hand=by_hand)
+    return f"{run.run_id} replaces {before.run_id}" if before else f"{run.run_id} is the first run to be served"
+
+
+def _require_promotable(connection: psycopg.Connection, run: registry.Run, active: registry.Run | None) -> None:
+    try:
+        registry.require_promotable(connection, run, active)
+    except registry.RegistryError as error:
+        if run.state == "candidate" and not run.gate_passed:
+            registry.reject(connection, run.run_id, run.gate_reason or "never judged")
+        raise NotPromotedError(f"{error}; nothing was switched") from error
+
+
+def roll_back(settings: Settings, run_id: str | None) -> str:
+    """Point readers back at a run that was served before, by default the one before the present one.
+
+    Returns:
+        What happened, in one line.
+
+    Raises:
+        GateClosedError: Its vectors were published again since, and a gate has not let them pass.
+        RegistryError: There is no such run to go back to.
+    """
+    with connect(settings.database(), "trainer") as connection, connection.transaction():
+        run, before = registry.roll_back(connection, run_id, "rolled back by hand")
         gates.require_accepted_vectors(connection, run.run_id)
-        by_hand = promote == "always"
-        reason = "promoted by hand" if by_hand else f"gate: {run.gate_reason}"
-        before = registry.activate(connection, run.run_id, reason, by_hand=by_hand)
-    if before is None:
-        return f"{run.run_id} is the first run to be served"
-    if before.run_id == run.run_id:
-        return f"{run.run_id} was being served already"
-    return f"{run.run_id} replaces {before.run_id}"
+    return f"{run.run_id} is served again instead of {before.run_id}"
+
+
+def reject_run(settings: Settings, run_id: str, reason: str) -> str:
+    """Close a run that is not to be served, or served again.
+
+    Raises:
+        ModelRunError: No reason was given.
+        RegistryError: There is no such run, it is being served, or was rejected already.
+    """
+    if not reason.strip():
+        raise ModelRunError("say why: --reason is kept with the run")
+    with connect(settings.database(), "trainer", autocommit=True) as connection:
+        registry.reject(connection, run_id, reason.strip(), by_hand=True)
+    return f"{run_id} is rejected"
 
 
 def git_sha() -> str:

@@ -18,6 +18,7 @@ from pgvector import HalfVector
 from psycopg import sql
 
 from orchestration.progress import ProgressCallback, ignore_progress
+from orchestration.warehouse import registry
 from orchestration.warehouse.copying import copy_rows
 
 DIMENSIONS = 768
@@ -148,25 +149,31 @@ def publish_vectors(
 
 
 def drop_old_vectors(connection: psycopg.Connection, keep: int = KEPT_RUNS) -> list[str]:
-    """Drop vector partitions beyond the newest ``keep`` published runs; the active run always stays.
+    """Drop vector partitions beyond the newest ``keep`` published runs; what a rollback needs always stays.
 
     Returns:
         The runs whose vectors were dropped.
     """
     old = connection.execute(
-        "select r.run_id from ml.runs as r where r.published_at is not null and r.state <> 'active'"
+        "select r.run_id from ml.runs as r where r.published_at is not null"
         " and r.run_id not in (select k.run_id from ml.runs as k where k.published_at is not null"
         " order by k.published_at desc limit %s)",
         [keep],
     ).fetchall()
+    dropped = []
     for (run_id,) in old:
         with connection.transaction():
+            registry.lock_pointer(connection)  # the pointer may have moved, and to this run
+            active = registry.active_run(connection)
+            if run_id in (registry.rollback_target(connection), active.run_id if active else None):
+                continue
             for kind in ("item", "user"):
                 connection.execute(
                     sql.SQL("drop table if exists {}").format(sql.Identifier("ml", _table(kind, run_id)))
                 )
             connection.execute("update ml.runs set published_at = null where run_id = %s", [run_id])
-    return [run_id for (run_id,) in old]
+            dropped.append(run_id)
+    return dropped
 
 
 def _table(kind: str, run_id: str) -> str:

@@ -114,7 +114,10 @@ def train(database: DatabaseSettings) -> None:
             if run_id == "run-c":
                 registry.reject(connection, run_id, "never judged")
                 continue
-            registry.record_judgement(connection, run_id, METRICS, True, "better: NDCG@10")
+            beside = registry.active_run(connection)
+            registry.record_judgement(
+                connection, run_id, METRICS, True, "better: NDCG@10", beside.run_id if beside else None
+            )
             registry.mark_published(connection, run_id)
             registry.activate(connection, run_id, f"gate: better, said of {run_id}")
         gates.record_inputs(connection, "run-b", accepted)

@@ -154,11 +154,11 @@ def test_the_states_that_the_served_run_was_made_from_are_the_measure_until_anot
         registry.register_candidate(trainer, run_id, PROVENANCE, NEVER)
         gates.record_inputs(trainer, run_id, accepted(trainer))
         registry.mark_published(trainer, run_id)
-    registry.activate(trainer, "run-b", "test")
+    registry.activate(trainer, "run-b", "test", by_hand=True)
     for name in TABLES:  # the same rows judged again later, or other rows: neither is what is served
         store(trainer, name)
     assert {name: measure(trainer, name) for name in TABLES} == measures["run-b"]
-    registry.activate(trainer, "run-c", "test")
+    registry.activate(trainer, "run-c", "test", by_hand=True)
     assert {name: measure(trainer, name) for name in TABLES} == measures["run-c"]
 
 
@@ -166,7 +166,7 @@ def test_a_change_that_a_person_accepted_is_the_measure_until_a_run_made_from_it
     warehouse: DatabaseSettings, trainer: psycopg.Connection[Any]
 ) -> None:
     gates.record_inputs(trainer, "run-a", accepted(trainer))
-    registry.activate(trainer, "run-a", "test")
+    registry.activate(trainer, "run-a", "test", by_hand=True)
     store(trainer, "feat_items", accepts_drift=True, passed=False)
     by_hand = store(trainer, "feat_items", accepts_drift=True)
     store(trainer, "feat_items")
@@ -178,7 +178,7 @@ def test_a_change_that_a_person_accepted_is_the_measure_until_a_run_made_from_it
     gates.record_inputs(trainer, "run-b", accepted(trainer))
     registry.mark_published(trainer, "run-b")
     assert measure(trainer) == by_hand
-    registry.activate(trainer, "run-b", "test")
+    registry.activate(trainer, "run-b", "test", by_hand=True)
     assert measure(trainer) == newer
 
 

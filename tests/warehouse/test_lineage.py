@@ -194,7 +194,7 @@ def test_views_tell_of_what_happened_since_the_last_build(served: DatabaseSettin
         finally:
             connection.execute("delete from ml.gate_verdicts where gate_run_id = %s", [number])
             connection.execute("delete from ml.gate_runs where gate_run_id = %s", [number])
-            registry.activate(connection, "run-b", "gate: better, said of run-b")
+            registry.activate(connection, "run-b", "gate: better, said of run-b", by_hand=True)
     assert ask(served, newest) == before
 
 

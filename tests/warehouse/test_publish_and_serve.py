@@ -86,7 +86,7 @@ def publish(
 
 def activate(database: DatabaseSettings, run_id: str) -> None:
     with connect(database, "trainer", autocommit=True) as connection:
-        registry.activate(connection, run_id, "test")
+        registry.activate(connection, run_id, "test", by_hand=True)
 
 
 def recommend(database: DatabaseSettings, user_id: str | None, limit: int = 20) -> list[tuple]:
@@ -337,6 +337,8 @@ def test_an_export_never_mixes_two_runs_and_locks_nothing_between_users(
         activate(populated, "run-1")
         with connect(populated, "trainer", autocommit=True) as connection:
             connection.execute("set lock_timeout = '2s'")
+            assert drop_old_vectors(connection, keep=0) == []  # what a rollback needs
+            connection.execute("update ml.run_transitions set back_to = null")
             assert drop_old_vectors(connection, keep=0) == ["run-0"]
 
     out = tmp_path / "lists.csv"
@@ -428,7 +430,7 @@ def test_a_failed_publication_leaves_the_old_run_serving_and_can_be_repeated(pop
         with pytest.raises(PublishError, match="not unit norm"):
             publish_vectors(connection, "run-b", broken, users)
         with pytest.raises(registry.RegistryError, match="no published vectors"):
-            registry.activate(connection, "run-b", "test")
+            registry.activate(connection, "run-b", "test", by_hand=True)
         # a publication that was killed after its COPY leaves a table behind
         connection.execute('create table ml."item_embeddings__run-b" (x int)')
         publish_vectors(connection, "run-b", items, users)
@@ -453,6 +455,9 @@ def test_states_move_with_the_pointer_and_old_vectors_are_dropped(populated: Dat
         registry.reject(connection, "run-2", "worse")
         with pytest.raises(registry.RegistryError, match="was rejected"):
             registry.activate(connection, "run-2", "no")
+        assert drop_old_vectors(connection, keep=1) == []  # a rollback would go to run-1
+        registry.roll_back(connection, None, "test")
+        registry.roll_back(connection, None, "test")
         assert drop_old_vectors(connection, keep=1) == ["run-1"]
         active = registry.active_run(connection)
         assert active is not None

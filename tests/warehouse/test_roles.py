@@ -30,7 +30,9 @@ TABLES: dict[str, dict[str, str]] = {
     "ml.item_embeddings": {"serving_owner": "select", "trainer": EVERYTHING},
     "ml.run_inputs": {"trainer": EVERYTHING, "transformer": "select"},
     "ml.run_transitions": {"trainer": EVERYTHING, "transformer": "select"},
+    "ml.run_verifications": {"trainer": EVERYTHING},
     "ml.runs": {"trainer": EVERYTHING, "transformer": "select"},
+    "ml.test_evaluations": {"trainer": EVERYTHING},
     "ml.user_embeddings": {"serving_owner": "select", "trainer": EVERYTHING},
     "monitoring.model_builds": {
         "analyst": "select",
