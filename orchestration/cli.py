@@ -40,6 +40,7 @@ Area = Annotated[str | None, typer.Option(help="raw_dmm or raw_app.")]
 RowKind = Annotated[str | None, typer.Option("--kind", help="item, user, decision, exposure, excluded_tag, …")]
 Reason = Annotated[str | None, typer.Option(help="Reason code.")]
 PROMOTE = "gate: only when it wins; always: whatever the judge says. Neither passes a gate that found the data broken."
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A model run; `matching runs` lists them.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
 
 
@@ -387,36 +388,80 @@ def run(
 
 
 @app.command()
-def runs() -> None:
-    """List model runs, newest first."""
+def runs(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Tell everything about this one.")] = None,
+) -> None:
+    """List model runs, newest first, or tell the story of one: judgement, evidence, verification."""
+    from orchestration import run_tables
     from orchestration.settings import load_settings
     from orchestration.warehouse import registry
     from orchestration.warehouse.connection import connect
 
-    with connect(load_settings().database(), "trainer") as connection:
-        found = registry.list_runs(connection)
-    table = Table("run", "state", "config", "NDCG@10", "gate", "trained", "published")
-    for one in found:
-        rows = (one.metrics or {}).get("rows", {})
-        ndcg = rows.get("two-tower", {}).get("metrics", {}).get("ndcg@10", {}).get("mean")
-        table.add_row(
-            one.run_id,
-            one.state,
-            one.config_name,
-            "" if ndcg is None else f"{ndcg:.4f}",
-            "" if one.gate_passed is None else ("passed" if one.gate_passed else "failed"),
-            f"{one.created_at:%Y-%m-%d %H:%M}",
-            f"{one.published_at:%Y-%m-%d %H:%M}" if one.published_at else "",
-        )
-    console.print(table)
+    settings = load_settings()
+    with connect(settings.database(), "trainer") as connection:
+        if run_id is not None:
+            one = registry.get_run(connection, run_id)
+            story = registry.transitions(connection, run_id)
+            verification = registry.newest_verification(connection, run_id)
+        else:
+            found = registry.list_runs(connection)
+    if run_id is not None:
+        for part in run_tables.run_page(one, story, verification, str(settings.artifacts_dir / one.artifact_path)):
+            console.print(part)
+    elif found:
+        console.print(run_tables.runs_table(found))
+    else:
+        console.print("no model run yet: `matching run full` makes one")
+
+
+@app.command()
+def promote(
+    run_id: RunId,
+    always: Annotated[
+        bool, typer.Option("--always", help="Whatever the judge says; no gate on data is passed.")
+    ] = False,
+) -> None:
+    """Serve a published run, if its judgement beside the active run allows it."""
+    from orchestration import model_runs
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import registry
+    from orchestration.warehouse.connection import connect
+
+    settings = load_settings()
+    with connect(settings.database(), "trainer") as connection:
+        one = registry.get_run(connection, run_id)
+    console.print(model_runs.promote_run(settings, one, "always" if always else "gate"))
+
+
+@app.command()
+def reject(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why; kept with the run.")],
+) -> None:
+    """Close a run that is not to be served, or served again."""
+    from orchestration.model_runs import reject_run
+    from orchestration.settings import load_settings
+
+    console.print(reject_run(load_settings(), run_id, reason))
+
+
+@app.command()
+def rollback(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run that was served before.")] = None,
+) -> None:
+    """Serve the run that was active before, at once; again goes one step further back."""
+    from orchestration.model_runs import roll_back
+    from orchestration.settings import load_settings
+
+    console.print(roll_back(load_settings(), run_id))
 
 
 @app.command()
 def publish(
-    run_id: str,
+    run_id: RunId,
     promote: Annotated[str, typer.Option(help=PROMOTE)] = "gate",
 ) -> None:
-    """Publish a trained run and, if the gate allows, serve it."""
+    """Encode and write the vectors of a trained run, then promote it by the same rules as `promote`."""
     from orchestration.settings import load_settings
     from orchestration.warehouse import registry
     from orchestration.warehouse.connection import connect
