@@ -1,7 +1,7 @@
 """The data report of a run: one self-contained HTML page on what changed in the tables since the last accepted state.
 
 Belongs here: reading counts, verdicts and distributions as plain values, and turning them into a page without script or
-outside resource. Does not belong here: judging (`expectations`), or how a model did (`ml.evaluation.report`).
+outside resource. Does not belong here: judging (`expectations`), or how a model did (`orchestration.run_report`).
 
 The page names no user: gates keep counts and shares only, and so does everything else that is read.
 """
@@ -21,6 +21,7 @@ from expectations.checkpoints import GATES
 from expectations.drift import OTHER, Profile, Sample, excess_psi
 from expectations.runner import Verdict
 from orchestration.landing.windows import JAPAN
+from orchestration.page import count_text, document, number_text, row
 from orchestration.settings import Settings
 from orchestration.warehouse.connection import connect
 
@@ -264,28 +265,6 @@ def _read_volume(connection: psycopg.Connection, as_of: datetime) -> dict[date, 
     return volume
 
 
-STYLE = """
-:root{--now:#1f5fbf;--then:#b9c0ca;--bad:#a3180f;--warn:#8a5a00;--good:#0a6b2d;--line:#e2e5ea;--soft:#f6f7f9}
-body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.5rem}h3{font-size:.95rem;margin:1rem 0 .3rem}
-p.quiet,.quiet{color:#5c6470}table{border-collapse:collapse;width:100%;font-size:.9rem}
-figcaption b,td{white-space:nowrap}td div{white-space:normal}
-th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:#5c6470;font-weight:600}.text{text-align:left}
-.tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:1rem 0}
-.tile{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem;min-width:7.5rem}
-.tile b{display:block;font-size:1.4rem;line-height:1.3}
-.passed{color:var(--good)}.failed,.critical{color:var(--bad)}.warning,.warned{color:var(--warn)}
-.pill{border:1px solid currentColor;border-radius:1rem;padding:0 .5rem;font-size:.8rem;white-space:nowrap}
-.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(19rem,1fr));gap:1rem}
-figure{margin:0;min-width:0;background:var(--soft);border-radius:.5rem;padding:.7rem}
-figcaption{font-size:.85rem;overflow-wrap:anywhere;display:flex;justify-content:space-between;gap:.5rem}
-figure p{margin:.2rem 0 0;font-size:.78rem;color:#5c6470}svg{width:100%;height:auto;display:block}
-svg text{font:11px system-ui,sans-serif;fill:#5c6470}table svg{width:6rem;display:inline-block;vertical-align:middle}
-details{margin:.6rem 0}summary{cursor:pointer}code{background:var(--soft);padding:0 .2rem}
-.key i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em;border-radius:2px}
-@media print{details{display:block}.plots{grid-template-columns:repeat(3,1fr)}}
-"""
 KINDS = {"like": "#1f5fbf", "nope": "#c0653a", "skip": "#b9c0ca", "exposures": "#4c7f74", "new items": "#7a5ca8"}
 
 
@@ -317,11 +296,7 @@ def render_data_report(report: DataReport) -> str:
         "<h2>Provenance</h2>",
         _provenance(report),
     ]
-    return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{title}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
-    )
+    return document(title, parts)
 
 
 def _verdict(report: DataReport, failed: Sequence[Any], warned: Sequence[Any]) -> str:
@@ -354,16 +329,16 @@ def _verdict(report: DataReport, failed: Sequence[Any], warned: Sequence[Any]) -
 def _failures(found: Sequence[tuple[JudgedTable, Verdict]]) -> str:
     if not found:
         return "<p>Nothing: every expectation was met.</p>"
-    head = _row("th", ("!", "!expectation", "observed", "accepted state", "!wanted", "recent"))
+    head = row("th", ("!", "!expectation", "observed", "accepted state", "!wanted", "recent"))
     body = "".join(
-        _row(
+        row(
             "td",
             (
                 f"!<span class='pill {escape(verdict.severity)}'>{escape(verdict.severity)}</span>",
                 f"!<code>{escape(gate.gate)}.{escape(verdict.name)}</code>"
                 f"<div class='quiet'>{escape(verdict.description)}</div>",
-                f"<b class='{escape(verdict.severity)}'>{_number(verdict.observed)}</b>",
-                _number(gate.accepted_observed.get(verdict.name)),
+                f"<b class='{escape(verdict.severity)}'>{number_text(verdict.observed)}</b>",
+                number_text(gate.accepted_observed.get(verdict.name)),
                 f"!{escape(verdict.bounds)}",
                 _line(gate.history.get(verdict.name, ())),
             ),
@@ -381,20 +356,20 @@ def _tables(report: DataReport) -> str:
         for gate in report.gates
     }
     top = max(((t.rows_added or 0) + (t.rows_removed or 0) for t in report.tables), default=0)
-    head = _row("th", ("!table", "rows", "removed", "added", "", "!last build", "!since the accepted state"))
+    head = row("th", ("!table", "rows", "removed", "added", "", "!last build", "!since the accepted state"))
     told = [t for t in report.tables if t.rows is not None or t.rows_added or t.rows_removed]
     ordered = sorted(
         told,
         key=lambda t: (t.rows is None, -(t.rows_added or 0) - (t.rows_removed or 0), t.model),
     )
     body = "".join(
-        _row(
+        row(
             "td",
             (
                 f"!<code>{escape(table.model)}</code>",
-                _count(table.rows),
-                "" if table.was_full else _count(table.rows_removed),
-                "" if table.was_full else _count(table.rows_added),
+                count_text(table.rows),
+                "" if table.was_full else count_text(table.rows_removed),
+                "" if table.was_full else count_text(table.rows_added),
                 "" if table.was_full else _exchange(table.rows_removed or 0, table.rows_added or 0, top),
                 f"!{'made anew' if table.was_full else 'rows exchanged'}, {table.built_at:%Y-%m-%d %H:%M}",
                 f"!{changed.get(table.model, '')}",
@@ -596,15 +571,15 @@ def _label(x: float, floor: int, anchor: str, label: str) -> str:
 def _expectations(gate: JudgedTable) -> str:
     n_failed = sum(not verdict.passed for verdict in gate.verdicts)
     state = f"<span class='failed'>{n_failed} not met</span>" if n_failed else "<span class='passed'>all met</span>"
-    head = _row("th", ("!expectation", "!severity", "observed", "accepted state", "!wanted", "recent"))
+    head = row("th", ("!expectation", "!severity", "observed", "accepted state", "!wanted", "recent"))
     body = "".join(
-        _row(
+        row(
             "td",
             (
                 f"!<span title='{escape(verdict.description, quote=True)}'><code>{escape(verdict.name)}</code></span>",
                 f"!{escape(verdict.severity)}",
-                f"<span class='{'passed' if verdict.passed else 'failed'}'>{_number(verdict.observed)}</span>",
-                _number(gate.accepted_observed.get(verdict.name)),
+                f"<span class='{'passed' if verdict.passed else 'failed'}'>{number_text(verdict.observed)}</span>",
+                number_text(gate.accepted_observed.get(verdict.name)),
                 f"!{escape(verdict.bounds)}",
                 _line(gate.history.get(verdict.name, ())),
             ),
@@ -637,16 +612,7 @@ def _provenance(report: DataReport) -> str:
         )
         for gate in report.gates
     }
-    return "<table>" + "".join(_row("td", (f"!{escape(k)}", f"!{escape(v)}")) for k, v in facts.items()) + "</table>"
-
-
-def _row(tag: str, cells: Iterable[str]) -> str:
-    """Return a table row; a cell that starts with ! is text and not a number."""
-    marked = "".join(
-        f"<{tag} class='text'>{cell[1:]}</{tag}>" if cell.startswith("!") else f"<{tag}>{cell}</{tag}>"
-        for cell in cells
-    )
-    return f"<tr>{marked}</tr>"
+    return "<table>" + "".join(row("td", (f"!{escape(k)}", f"!{escape(v)}")) for k, v in facts.items()) + "</table>"
 
 
 def _line(values: Sequence[float]) -> str:
@@ -658,19 +624,7 @@ def _line(values: Sequence[float]) -> str:
     points = [(4 + 92 * n / (len(values) - 1), 20 - 16 * (value - low) / spread) for n, value in enumerate(values)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return (
-        f"<svg viewBox='0 0 100 24' role='img'><title>{escape(', '.join(map(_number, values)))}</title>"
+        f"<svg viewBox='0 0 100 24' role='img'><title>{escape(', '.join(map(number_text, values)))}</title>"
         f"<polyline points='{path}' fill='none' stroke='#5c6470' stroke-width='1.5'/>"
         f"<circle cx='{points[-1][0]:.1f}' cy='{points[-1][1]:.1f}' r='3' fill='#1f5fbf'/></svg>"
     )
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _number(value: float | int | str | None) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return escape(value)
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:,.4g}"

@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration.data_report import newest_data_report
 from orchestration.reporting import current_reporter
+from orchestration.run_report import write_run_report
 from orchestration.settings import REPO_ROOT, Settings
 from orchestration.warehouse import gates, registry
 from orchestration.warehouse.connection import connect
@@ -170,7 +170,6 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
     """
     from ml import artifacts
     from ml.config import config_from_dict
-    from ml.evaluation.report import render_report
     from ml.training import train
     from orchestration.warehouse.features import read_dataset
 
@@ -200,9 +199,7 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
         "metrics": run.metrics,
     }
     artifacts.save(folder, model, provenance)
-    seen = newest_data_report(settings)  # what was judged last is what was trained on, or nothing would be trained
-    link = os.path.relpath(seen, folder) if seen else None
-    (folder / "report.html").write_text(render_report(provenance, link), encoding="utf-8")
+    write_run_report(settings, run, folder / "report.html")
     return folder
 
 

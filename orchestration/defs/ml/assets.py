@@ -1,11 +1,15 @@
 """The model's way from feature tables to what is served: judged, trained, exported, published, activated."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from expectations.checkpoints import GATES
 from ml.errors import NotEnoughDataError
 from orchestration import model_runs
+from orchestration.run_report import key_figures, markdown_summary, write_run_report
 from orchestration.settings import Settings
+from orchestration.warehouse.registry import Run
 
 OWNERS = ["team:ml"]
 # Everything a gate judges before a model may see it: the gate of a table stops only what depends on the table.
@@ -54,18 +58,13 @@ def judgement(
         )
     except NotEnoughDataError as error:
         raise dg.Failure(f"cannot train: {error}", allow_retries=False) from error
-    rows = (run.metrics or {}).get("rows", {})
-    table = "\n".join(
-        f"| {name} | {row['metrics']['ndcg@10']['mean']:.4f} | {row['metrics']['recall@20']['mean']:.4f} |"
-        for name, row in rows.items()
-    )
     return dg.MaterializeResult(
         metadata={
             "run_id": run.run_id,
             "reused": is_known,
             "gate_passed": bool(run.gate_passed),
             "gate_reason": run.gate_reason or "",
-            "metrics": dg.MetadataValue.md(f"| who | NDCG@10 | Recall@20 |\n| --- | --- | --- |\n{table}"),
+            **_report(run, write_run_report(settings, run)),
         }
     )
 
@@ -96,7 +95,7 @@ def two_tower(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Sett
         metadata={
             "run_id": run.run_id,
             "folder": dg.MetadataValue.path(str(folder)),
-            "report": dg.MetadataValue.path(str(folder / "report.html")),
+            **_report(run, folder / "report.html"),
         }
     )
 
@@ -164,3 +163,13 @@ def active_run(
     except model_runs.NotPromotedError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(metadata={"run_id": run.run_id, "outcome": outcome})
+
+
+def _report(run: Run, page: Path) -> dict[str, dg.RawMetadataValue]:
+    """Return what the judge measured as metadata: figures that the UI draws over time, a table, and the page."""
+    judged = run.metrics or {}
+    return {
+        **key_figures(judged),
+        "metrics": dg.MetadataValue.md(markdown_summary(judged)),
+        "report": dg.MetadataValue.path(str(page)),
+    }
