@@ -1,0 +1,67 @@
+"""Fitting on the training part while the validation part says which epoch is best: what judge and search share.
+
+Belongs here: the one objective by which epochs and configurations are chosen. Does not belong here: which part is which
+(`ml.evaluation.protocol`), and anything of the test part.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ml.config import ModelConfig
+from ml.datasets import Dataset
+from ml.errors import NotEnoughDataError
+from ml.evaluation.scorers import validator
+from ml.evaluation.windows import Window, random_holdout
+from ml.progress import ProgressCallback, ignore_progress
+from ml.training import FittedModel, train
+
+OnEpoch = Callable[[int, float], None]
+
+
+def ignore_epoch(epoch: int, score: float) -> None:
+    """Do nothing."""
+
+
+def fit_on_validation(
+    train_part: Dataset,
+    window: Window,
+    config: ModelConfig,
+    seed: int,
+    *,
+    on_epoch: OnEpoch = ignore_epoch,
+    on_progress: ProgressCallback = ignore_progress,
+) -> FittedModel:
+    """Fit until validation says to stop, and keep the best epoch.
+
+    An epoch scores the mean of NDCG@10 on the validation window and on a random tenth of the likes of the training
+    part, which are not trained on: the window alone may hold few users who were there before.
+
+    Args:
+        train_part: What may be learnt from; nothing of the window is in it.
+        window: The question that chooses.
+        config: What to fit.
+        seed: Of the holdout and of training.
+        on_epoch: Told the number of each epoch, from 1, and its score; what it raises ends the fit.
+        on_progress: Told epochs done, and at most.
+
+    Raises:
+        NotEnoughDataError: There is nothing to choose on, or to train on.
+    """
+    rest, holdout = random_holdout(train_part, seed)
+    scores = [validator(rest, asked, config.validation_users) for asked in (window, holdout) if len(asked.users)]
+    if not scores:
+        raise NotEnoughDataError("no user has enough likes before the validation window to choose the epochs on")
+    epochs = iter(range(1, config.max_epochs + 1))
+
+    def validate(model: FittedModel) -> float:
+        score = float(np.mean([one(model) for one in scores]))
+        on_epoch(next(epochs), score)
+        return score
+
+    return train(rest, config, seed, validate=validate, on_progress=on_progress)
+
+
+def validation_score(fitted: FittedModel) -> float:
+    """Return the score of the epoch that was kept."""
+    return max(entry["validation"] for entry in fitted.curve if "validation" in entry)
