@@ -30,10 +30,15 @@ def per_user(lists: IntArray, relevant: list[set[int]]) -> dict[str, npt.NDArray
     any_hit = hit.any(axis=1)
     return {
         "ndcg@10": (top * discounts[: top.shape[1]]).sum(axis=1) / ideal,
-        "recall@20": hit[:, :20].sum(axis=1) / sizes,
+        "recall@20": recall(lists, relevant, 20),
         "hr@10": top.any(axis=1).astype(float),
         "mrr": np.where(any_hit, 1 / (hit.argmax(axis=1) + 1.0), 0.0) if hit.shape[1] else np.zeros(len(sizes)),
     }
+
+
+def recall(lists: IntArray, relevant: list[set[int]], depth: int) -> npt.NDArray[np.float64]:
+    """Return the share of each user's relevant items within the first `depth` ranks."""
+    return hits(lists[:, :depth], relevant).sum(axis=1) / np.array([len(wanted) for wanted in relevant])
 
 
 def gini(counts: npt.NDArray[np.float64]) -> float:

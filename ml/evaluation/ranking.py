@@ -52,3 +52,14 @@ def rank(scorer: Scorer, users: IntArray, candidates: IntArray, histories: Histo
         ]
         lists.append(top_items(scorer.scores(part, candidates), candidates, decided, depth))
     return np.concatenate(lists)
+
+
+def pair_scores(scorer: Scorer, users: IntArray, items: IntArray) -> npt.NDArray[np.float64]:
+    """Return the score of each (user, item) pair."""
+    result = np.empty(len(users))
+    order = np.argsort(users, kind="stable")
+    for rows in np.array_split(order, max(len(order) // (8 * _ROWS), 1)):
+        who, row = np.unique(users[rows], return_inverse=True)
+        what, column = np.unique(items[rows], return_inverse=True)
+        result[rows] = scorer.scores(who, what)[row, column]
+    return result

@@ -4,6 +4,7 @@ Belongs here: turning a scorer and a question into lists and metrics per user. D
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,23 @@ class RandomOrder:
     def scores(self, users: IntArray, items: IntArray) -> npt.NDArray[np.float32]:
         """Return independent uniform values."""
         return self._rng.random((len(users), len(items)), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one scorer answered in one window."""
+
+    name: str
+    settings: dict[str, float]
+    lists: IntArray
+    """Users x ranks."""
+    values: dict[str, npt.NDArray[np.float64]]
+    """Per metric: one number per user."""
+
+
+def answer(scorer: Scorer, window: Window) -> Answers:
+    """Put the question of a window to a scorer."""
+    return Answers(scorer.name, dict(scorer.settings), *evaluate(scorer, window))
 
 
 def evaluate(scorer: Scorer, window: Window, depth: int = DEPTH) -> tuple[IntArray, dict[str, npt.NDArray[np.float64]]]:

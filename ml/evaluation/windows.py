@@ -29,6 +29,8 @@ class Window:
     """Users with a reachable like but no history; they are not in `users`."""
     n_unreachable: int
     """Likes on items that were not released, eligible or known."""
+    decided: DecisionTable
+    """First decisions of anybody on candidates that were new to the user: likes, nopes and skips."""
 
     def take(self, rows: IntArray) -> "Window":
         """Return the question put to some of its users only."""
@@ -68,8 +70,11 @@ def window_of(dataset: Dataset, known: BoolArray, asked: BoolArray, candidates: 
     table, n_items = dataset.decisions, len(dataset.items)
     earlier = table.take(known)
     keys = pair_keys(table, n_items)
-    wanted = asked & table.is_first_like & ~np.isin(keys, pair_keys(earlier, n_items))
-    reachable = wanted & np.isin(table.item_index, candidates)
+    is_new = asked & ~np.isin(keys, pair_keys(earlier, n_items))
+    is_offered = np.isin(table.item_index, candidates)
+    wanted = is_new & table.is_first_like
+    reachable = wanted & is_offered
+    decided = np.flatnonzero(is_new & is_offered)
     who = np.unique(table.user_index[reachable])
     is_warm = np.isin(who, earlier.user_index)
     users = who[is_warm]
@@ -80,6 +85,7 @@ def window_of(dataset: Dataset, known: BoolArray, asked: BoolArray, candidates: 
         histories=histories_of(earlier, users),
         cold_users=who[~is_warm],
         n_unreachable=int(wanted.sum() - reachable.sum()),
+        decided=table.take(np.sort(decided[np.unique(keys[decided], return_index=True)[1]])),
     )
 
 
@@ -95,6 +101,19 @@ def relevant_items(users: IntArray, user_index: Iterable[int], item_index: Itera
         if int(user) in wanted:
             wanted[int(user)].add(int(item))
     return list(wanted.values())
+
+
+def undecided(dataset: Dataset, candidates: IntArray) -> IntArray:
+    """Return the candidates that nobody has decided on: the cold items."""
+    return candidates[np.bincount(dataset.decisions.item_index, minlength=len(dataset.items))[candidates] == 0]
+
+
+def among(window: Window, items: IntArray) -> Window:
+    """Ask for the relevant items among `items` only, ranked among these only; users without any are left out."""
+    kept = set(items.tolist())
+    relevant = [wanted & kept for wanted in window.relevant]
+    rows = np.flatnonzero([bool(wanted) for wanted in relevant])
+    return replace(window.take(rows), relevant=[relevant[row] for row in rows], candidates=items)
 
 
 def random_holdout(dataset: Dataset, seed: int, share: float = HOLDOUT_SHARE) -> tuple[Dataset, Window]:

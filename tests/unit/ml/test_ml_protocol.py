@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ml.baselines.ials import ImplicitAls
+from ml.baselines.factors import ImplicitAls
 from ml.baselines.popularity import Popularity
 from ml.datasets import MICROSECONDS_PER_DAY
 from ml.errors import NotEnoughDataError
@@ -27,7 +27,7 @@ def judged(world, tiny):
 
 def test_every_method_is_scored_under_one_protocol(judged, world):
     result, reports = judged
-    assert set(result.rows) == {"two-tower", "popularity", "windowed popularity", "iALS"}
+    assert set(result.rows) == {"two-tower", "popularity", "windowed popularity", "item-kNN", "EASE", "iALS", "BPR"}
     assert {row["protocol_id"] for row in result.rows.values()} == {PROTOCOL_ID}
     for row in result.rows.values():
         assert row["n_users"] == result.counts["test users"]
@@ -36,7 +36,7 @@ def test_every_method_is_scored_under_one_protocol(judged, world):
         assert {"coverage@10", "novelty@10", "gini@10", "top3_maker_share"} <= set(row["lists"])
     assert reports[-1] == (100, 100)
     assert json.loads(json.dumps(result.as_dict()))["protocol_id"] == PROTOCOL_ID
-    assert result.split_hash == split_hash(world, time_split(world.decisions))
+    assert result.split_hash == split_hash(world, time_split(world.decisions).parts(world.decisions))
 
 
 def test_forty_users_are_too_few_to_promote_anything(judged):

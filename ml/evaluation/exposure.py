@@ -1,0 +1,98 @@
+"""What would be shown to everybody together: shares of makers and tags, and what the diversity rule costs and brings.
+
+Belongs here: properties of all top-10 lists. Does not belong here: the rule (`ml.diversity`), properties of one list.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ml.baselines.interface import like_matrix
+from ml.datasets import Dataset, IntArray
+from ml.diversity import DiversityRule, diversify
+from ml.evaluation.bootstrap import interval
+from ml.evaluation.labels import Labels
+from ml.evaluation.metrics import EMPTY, HEADLINE, of_lists, per_user
+from ml.evaluation.protocol import Test
+
+MOST_ROWS = 10
+LIMITS = (None, 5, 4, 3, 2, 1)
+"""Places of ten that one maker may hold; the trade-off is shown for each."""
+
+
+def lists_together(lists: IntArray, known: Dataset, candidates: IntArray) -> dict[str, float]:
+    """Return coverage, novelty, Gini, top-3-maker share and mean popularity of lists made from what is known."""
+    likes = like_matrix(known)
+    counts = np.asarray(likes.sum(axis=0)).ravel().astype(np.int64)
+    n_users = int((np.diff(likes.indptr) > 0).sum())
+    return of_lists(lists, candidates, counts, n_users, known.items.maker_ids)
+
+
+def shares(lists: IntArray, test: Test, labels: Labels) -> dict[str, list[dict[str, Any]]]:
+    """Return the makers and tags with most places in the top-10 lists.
+
+    Each with its share of the places, of the likes so far and of the candidates; a tag's share is that of the items
+    that carry it, so the shares of tags add up to more than one.
+    """
+    items = test.known.items
+    served = lists[:, :10][lists[:, :10] != EMPTY]
+    table = test.known.decisions
+    parts = {
+        "served": served,
+        "liked": table.item_index[table.is_first_like],
+        "catalogue": test.window.candidates,
+    }
+    makers = {name: _shares_of(items.maker_ids[rows], len(rows)) for name, rows in parts.items()}
+    tags = {name: _shares_of(items.tags.take(rows).values, len(rows)) for name, rows in parts.items()}
+    return {
+        "makers": [{"id": key, "name": labels.maker(key), **row} for key, row in _largest(makers)],
+        "tags": [{"id": key, "name": labels.tag(key), **row} for key, row in _largest(tags)],
+    }
+
+
+def tradeoff(lists: IntArray, test: Test) -> list[dict[str, Any]]:
+    """Return accuracy and diversity of the lists under ever stricter limits on makers."""
+    items = test.known.items
+    rows = []
+    for limit in LIMITS:
+        ruled = diversify(lists, items, DiversityRule(max_per_maker=limit))
+        together = lists_together(ruled, test.known, test.window.candidates)
+        rows.append(
+            {
+                "max_per_maker": limit,
+                HEADLINE: asdict(interval(per_user(ruled, test.window.relevant)[HEADLINE])),
+                "top3_maker_share": together["top3_maker_share"],
+                "coverage@10": together["coverage@10"],
+            }
+        )
+    return rows
+
+
+def _shares_of(ids: IntArray, n: int) -> dict[int, float]:
+    values, counts = np.unique(ids[ids != 0], return_counts=True)
+    return dict(zip(values.tolist(), (counts / max(n, 1)).tolist(), strict=True))
+
+
+def _largest(parts: dict[str, dict[int, float]]) -> list[tuple[int, dict[str, float]]]:
+    order = sorted(parts["served"], key=lambda key: (-parts["served"][key], key))[:MOST_ROWS]
+    return [(key, {name: found.get(key, 0.0) for name, found in parts.items()}) for key in order]
+
+
+def item_map(
+    learned: npt.NDArray[np.float32], groups: list[str], rows: IntArray, most: int = 400, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Return at most `most` of the given items on the first two principal components of their learned vectors."""
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    if len(rows) < 3:
+        return []
+    centred = learned[rows].astype(np.float64) - learned[rows].mean(axis=0, dtype=np.float64)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    places = left[:, :2] * size[:2]
+    # The sign of a component is arbitrary: its largest coordinate points up, so that the map is the same every time.
+    places *= np.sign(places[np.abs(places).argmax(axis=0), np.arange(2)])
+    return [
+        {"x": float(x), "y": float(y), "group": groups[row]} for (x, y), row in zip(places, rows.tolist(), strict=True)
+    ]
