@@ -1,6 +1,7 @@
 """The model's way from feature tables to what is served: judged, trained, exported, published, activated."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -165,7 +166,7 @@ def active_run(
     return dg.MaterializeResult(metadata={"run_id": run.run_id, "outcome": outcome})
 
 
-def _report(run: Run, page: Path) -> dict[str, dg.RawMetadataValue]:
+def _report(run: Run, page: Path) -> dict[str, Any]:
     """Return what the judge measured as metadata: figures that the UI draws over time, a table, and the page."""
     judged = run.metrics or {}
     return {
