@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 ProgressCallback = Callable[[int, int | None], None]
 """Called with (done, total); total is None where nobody can know it."""
+OnEpoch = Callable[[int, float], None]
+"""Number of an epoch, from 1, and its score on validation; what it raises ends the fit."""
 
 
 def ignore_progress(done: int, total: int | None) -> None:
@@ -26,3 +28,7 @@ def throttled(on_progress: ProgressCallback, seconds: float = 0.05) -> ProgressC
             on_progress(done, total)
 
     return report
+
+
+def ignore_epoch(epoch: int, score: float) -> None:
+    """Do nothing."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import optuna
 
 from ml.config import ConfigError, ModelConfig, config_from_dict
-from ml.evaluation.fitting import OnEpoch
+from ml.progress import OnEpoch
 
 Value = int | float
 State = Literal["complete", "pruned", "failed"]

@@ -415,6 +415,35 @@ def runs(
 
 
 @app.command()
+def tune(
+    config: Annotated[str, typer.Argument(help="Named configuration to start from.")] = "standard_768",
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all; those of earlier calls count.")] = 30,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time for this call.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="Seed of the search and of training.")] = 0,
+    key: Annotated[list[str] | None, typer.Option(help="Search this key only; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the best configuration here, as TOML.")] = None,
+) -> None:
+    """Search a better configuration, judged on validation only. Stopped and started again it goes on."""
+    from orchestration.reporting import reporting_to
+    from orchestration.settings import load_settings
+    from orchestration.tuning import leading_trials, write_config
+    from orchestration.tuning import tune as search
+
+    with quiet("tune"), reporting_to(TerminalReporter()):
+        tuned = search(load_settings(), config, trials, minutes, seed, key)
+    table = Table("trial", "NDCG@10 on validation", "epochs", "what it changes")
+    for trial, change in leading_trials(tuned):
+        table.add_row(str(trial.number), f"{trial.score:.4f}", str(trial.epochs), escape(change))
+    console.print(table)
+    states = [trial.state for trial in tuned.trials]
+    told = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed"))
+    console.print(f"{len(states)} of {trials} trials, {tuned.n_new} now: {told}; study {tuned.study.study_id[:12]}")
+    if out is not None:
+        write_config(tuned, out)
+        console.print(f"best configuration → {out}", soft_wrap=True)
+
+
+@app.command()
 def promote(
     run_id: RunId,
     always: Annotated[

@@ -4,8 +4,6 @@ Belongs here: the one objective by which epochs and configurations are chosen. D
 (`ml.evaluation.protocol`), and anything of the test part.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ml.config import ModelConfig
@@ -13,14 +11,8 @@ from ml.datasets import Dataset
 from ml.errors import NotEnoughDataError
 from ml.evaluation.scorers import validator
 from ml.evaluation.windows import Window, random_holdout
-from ml.progress import ProgressCallback, ignore_progress
+from ml.progress import OnEpoch, ProgressCallback, ignore_epoch, ignore_progress
 from ml.training import FittedModel, train
-
-OnEpoch = Callable[[int, float], None]
-
-
-def ignore_epoch(epoch: int, score: float) -> None:
-    """Do nothing."""
 
 
 def fit_on_validation(
@@ -42,7 +34,7 @@ def fit_on_validation(
         window: The question that chooses.
         config: What to fit.
         seed: Of the holdout and of training.
-        on_epoch: Told the number of each epoch, from 1, and its score; what it raises ends the fit.
+        on_epoch: Told each epoch and its score; what it raises ends the fit.
         on_progress: Told epochs done, and at most.
 
     Raises:

@@ -33,6 +33,7 @@ TABLES: dict[str, dict[str, str]] = {
     "ml.run_verifications": {"trainer": EVERYTHING},
     "ml.runs": {"trainer": EVERYTHING, "transformer": "select"},
     "ml.test_evaluations": {"trainer": EVERYTHING},
+    "ml.trials": {"trainer": EVERYTHING},
     "ml.user_embeddings": {"serving_owner": "select", "trainer": EVERYTHING},
     "monitoring.model_builds": {
         "analyst": "select",
@@ -70,6 +71,7 @@ MORE = {
     ("loader", "monitoring.orphan_content_ids"),  # a backfill asks the catalogue for exactly these
     ("serving_owner", "features.feat_items"),
     *(("trainer", name) for name in ("marts.fct_decisions", "marts.fct_exposures")),  # gates read them
+    *(("trainer", name) for name in ("marts.dim_makers", "marts.dim_tags")),  # a judgement tells their names
     ("trainer", "monitoring.landing_freshness"),  # so does the gate of what landed
 }
 LESS = {
