@@ -133,7 +133,7 @@ def evaluator(dataset: Dataset, seed: int) -> Evaluate:
     train_part, window = seen.until(split.validation_cut), window_after(seen, split.validation_cut)
 
     def evaluate(config: ModelConfig, on_epoch: OnEpoch) -> int:
-        return fit_on_validation(train_part, window, config, seed, on_epoch=on_epoch).epochs
+        return fit_on_validation(train_part, window, config, seed, on_epoch=on_epoch).model.epochs
 
     return evaluate
 

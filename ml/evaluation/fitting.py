@@ -4,6 +4,8 @@ Belongs here: the one objective by which epochs and configurations are chosen. D
 (`ml.evaluation.protocol`), and anything of the test part.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ml.config import ModelConfig
@@ -15,6 +17,26 @@ from ml.progress import OnEpoch, ProgressCallback, ignore_epoch, ignore_progress
 from ml.training import FittedModel, train
 
 
+@dataclass(frozen=True)
+class ValidatedFit:
+    """A model whose epochs were chosen on validation, and what it has seen.
+
+    Attributes:
+        model: The best epoch's.
+        seen: What it was fitted on.
+        holdout_users: Users of the random part that was kept from it.
+    """
+
+    model: FittedModel
+    seen: Dataset
+    holdout_users: int
+
+    @property
+    def score(self) -> float:
+        """The score of the epoch that was kept."""
+        return max(entry["validation"] for entry in self.model.curve if "validation" in entry)
+
+
 def fit_on_validation(
     train_part: Dataset,
     window: Window,
@@ -23,7 +45,7 @@ def fit_on_validation(
     *,
     on_epoch: OnEpoch = ignore_epoch,
     on_progress: ProgressCallback = ignore_progress,
-) -> FittedModel:
+) -> ValidatedFit:
     """Fit until validation says to stop, and keep the best epoch.
 
     An epoch scores the mean of NDCG@10 on the validation window and on a random tenth of the likes of the training
@@ -51,9 +73,5 @@ def fit_on_validation(
         on_epoch(next(epochs), score)
         return score
 
-    return train(rest, config, seed, validate=validate, on_progress=on_progress)
-
-
-def validation_score(fitted: FittedModel) -> float:
-    """Return the score of the epoch that was kept."""
-    return max(entry["validation"] for entry in fitted.curve if "validation" in entry)
+    fitted = train(rest, config, seed, validate=validate, on_progress=on_progress)
+    return ValidatedFit(fitted, rest, len(holdout.users))

@@ -22,16 +22,16 @@ from ml.evaluation.bootstrap import compare, compare_with_margin, interval
 from ml.evaluation.calibration import calibration
 from ml.evaluation.exposure import item_map, lists_together, shares, tradeoff
 from ml.evaluation.findings import model_findings
+from ml.evaluation.fitting import ValidatedFit, fit_on_validation
 from ml.evaluation.gate import AgainstActive, Incumbent, against, gate, same_recipe
 from ml.evaluation.labels import Labels, item_groups
 from ml.evaluation.metrics import HEADLINE, top_maker_share
 from ml.evaluation.peers import Choices, choose, fit_chosen
 from ml.evaluation.protocol import Plan, Round, Test, plan
-from ml.evaluation.scorers import MODEL, Answers, ModelScorer, answer, random_ndcg, validator
+from ml.evaluation.scorers import MODEL, Answers, ModelScorer, answer, random_ndcg
 from ml.evaluation.slices import by_floor, by_group, by_popularity, by_tier, cold_items, cold_users, new_items
-from ml.evaluation.windows import random_holdout
 from ml.progress import ProgressCallback, ignore_progress, throttled
-from ml.training import FittedModel, train
+from ml.training import train
 
 WINDOWED = "windowed popularity"
 """The baseline that decides on promotion."""
@@ -86,10 +86,7 @@ class Judgement:
 class Chosen:
     """What validation taught: the model that has not seen it, and the settings of the baselines."""
 
-    fitted: FittedModel
-    seen: Dataset
-    """What that model was fitted on."""
-    holdout_users: int
+    fit: ValidatedFit
     baselines: Choices
 
 
@@ -170,15 +167,15 @@ def judge(
         comparisons=comparisons,
         gate_passed=passed,
         gate_reason=reason,
-        epochs=last.chosen.fitted.epochs,
-        curve=last.chosen.fitted.curve,
+        epochs=last.chosen.fit.model.epochs,
+        curve=last.chosen.fit.model.curve,
         trials=last.chosen.baselines.trials,
         findings=[asdict(finding) for finding in findings],
         counts={
             "train decisions": len(planned.rounds[-1].train.decisions),
             "decisions before test": len(test.known.decisions),
             "validation users": len(planned.rounds[-1].validation.users),
-            "holdout users": last.chosen.holdout_users,
+            "holdout users": last.chosen.fit.holdout_users,
             "test users": len(users),
             "cold test users": len(test.window.cold_users),
             "unreachable test likes": test.window.n_unreachable,
@@ -203,15 +200,17 @@ def _round(
 ) -> Iterator[Asked]:
     """Choose once, then refit and ask for each test; tests that ask nobody are passed over."""
     with clock.measure("fit on train"):
-        fitted, seen, holdout_users = _fit_on_validation(part, config, seed, steps.next())
+        fit = fit_on_validation(part.train, part.validation, config, seed, on_progress=steps.next())
     with clock.measure("baselines"):
-        chosen = Chosen(fitted, seen, holdout_users, choose(part.train, part.validation, part.cut, seed))
+        chosen = Chosen(fit, choose(part.train, part.validation, part.cut, seed))
     for test in part.tests:
         progress = steps.next()
         if not len(test.window.users):
             continue
         with clock.measure("refit"):
-            ours = ModelScorer(train(test.known, config, seed, epochs=fitted.epochs, on_progress=progress), test.known)
+            ours = ModelScorer(
+                train(test.known, config, seed, epochs=fit.model.epochs, on_progress=progress), test.known
+            )
         active = None
         if rival is not None:
             with clock.measure("refit of the active recipe"):
@@ -222,25 +221,6 @@ def _round(
         with clock.measure("scoring"):
             answers = [answer(scorer, test.window) for scorer in (ours, *baselines)]
         yield Asked(test, chosen, ours, baselines, answers, active)
-
-
-def _fit_on_validation(
-    part: Round, config: ModelConfig, seed: int, on_progress: ProgressCallback
-) -> tuple[FittedModel, Dataset, int]:
-    """Fit on train without a random holdout; the score of an epoch is the mean over holdout and validation window."""
-    rest, holdout = random_holdout(part.train, seed)
-    windows = [window for window in (part.validation, holdout) if len(window.users)]
-    if not windows:
-        raise NotEnoughDataError("no user has enough likes before the validation window to choose the epochs on")
-    scores = [validator(rest, window, config.validation_users) for window in windows]
-    fitted = train(
-        rest,
-        config,
-        seed,
-        validate=lambda model: float(np.mean([score(model) for score in scores])),
-        on_progress=on_progress,
-    )
-    return fitted, rest, len(holdout.users)
 
 
 def _pooled(answers: Sequence[Sequence[Answers]]) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
@@ -312,7 +292,7 @@ def _evidence(dataset: Dataset, part: Round, last: Asked, labels: Labels) -> dic
     return {
         "slices": [asdict(one) for one in slices],
         "calibration": calibration(
-            ModelScorer(last.chosen.fitted, last.chosen.seen), part.train, part.validation, ours, test
+            ModelScorer(last.chosen.fit.model, last.chosen.fit.seen), part.train, part.validation, ours, test
         ),
         "shares": shares(answers[0].lists, test, labels),
         "tradeoff": tradeoff(answers[0].lists, test),

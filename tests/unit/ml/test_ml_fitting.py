@@ -8,7 +8,7 @@ import pytest
 from ml.contracts import NOPE
 from ml.errors import NotEnoughDataError
 from ml.evaluation import fitting
-from ml.evaluation.fitting import fit_on_validation, validation_score
+from ml.evaluation.fitting import fit_on_validation
 from ml.evaluation.scorers import ModelScorer, mean_ndcg
 from ml.evaluation.windows import random_holdout, window_after
 from ml.splits import time_split
@@ -59,8 +59,10 @@ def test_each_epoch_is_told_with_the_mean_over_window_and_holdout(world, tiny, f
     expected = np.mean([mean_ndcg(ModelScorer(fitted, rest), asked) for asked in (window, holdout)])
     assert expected > 0
     assert told == [(epoch, expected) for epoch in (1, 2, 3)]
-    assert validation_score(result) == expected
+    assert result.score == expected
+    assert result.seen is given[0]
     assert len(given[0].decisions) == len(rest.decisions) < len(known.decisions)
+    assert result.holdout_users == len(holdout.users)
 
 
 def test_a_trial_neither_sees_nor_is_scored_on_the_test_part(world, tiny, given):
