@@ -486,6 +486,32 @@ def rollback(
 
 
 @app.command()
+def verify(
+    run_id: RunId,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out training again.")] = False,
+) -> None:
+    """Check a run end to end: files, weights, browser bundle, rows in pgvector, training again."""
+    from orchestration import run_tables
+    from orchestration.reporting import reporting_to
+    from orchestration.settings import load_settings
+    from orchestration.verification import verify_run
+    from orchestration.warehouse import registry
+    from orchestration.warehouse.connection import connect
+
+    settings = load_settings()
+    with connect(settings.database(), "trainer") as connection:
+        one = registry.get_run(connection, run_id)
+    with quiet("verify"), reporting_to(TerminalReporter()):
+        checks = [check.as_dict() for check in verify_run(settings, one, quick=quick)]
+    console.print(run_tables.checks_table(checks, f"Verification of {run_id}"))
+    failed = [check["name"] for check in checks if check["status"] == "failed"]
+    if failed:
+        raise _failed(f"run {run_id} is not what it claims to be: {', '.join(failed)}")
+    left_out = sum(check["status"] == "not checked" for check in checks)
+    console.print(f"[green]✓[/] {len(checks) - left_out} checks passed, {left_out} not made")
+
+
+@app.command()
 def publish(
     run_id: RunId,
     promote: Annotated[str, typer.Option(help=PROMOTE)] = "gate",

@@ -6,11 +6,13 @@ records. Does not belong here: how to do any of them (ml, warehouse), or when (d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,12 +28,16 @@ from orchestration.warehouse.locks import exclusive
 if TYPE_CHECKING:
     import psycopg
 
+    from ml.datasets import Dataset, ItemTable
     from ml.encoding import ItemVectors
+    from ml.evaluation.gate import Incumbent
+    from ml.training import FittedModel
     from orchestration.warehouse.features import UserHistories
     from orchestration.warehouse.vectors import Published
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PARITY_USERS = 50
+PROTOCOL = "t-fix"
 
 
 class ModelRunError(RuntimeError):
@@ -113,20 +119,23 @@ def judge_candidate(
     from ml.config import load_config
     from ml.contracts import contract_hash
     from ml.evaluation.judge import judge
+    from ml.evaluation.protocol import plan
     from orchestration.warehouse.features import read_dataset
+    from orchestration.warehouse.labels import read_labels
 
     config = load_config(config_name)
     reporter = current_reporter()
     with connect(settings.database(), "trainer") as connection, reporter.task("read features"):
         inputs = gates.require_accepted_tables(connection)
         dataset = read_dataset(connection)
+        labels = read_labels(connection)
     provenance = registry.Provenance(
         config_name=config_name,
         config=config.as_dict(),
         seed=seed,
         data_hash=dataset.hash(),
         contract_hash=contract_hash(),
-        dbt_manifest_hash=_file_hash(settings.dbt_manifest_dir / "manifest.sha256"),
+        dbt_manifest_hash=dbt_hash(settings),
         git_sha=git_sha(),
         code_hash=code_hash(),
     )
@@ -138,27 +147,55 @@ def judge_candidate(
         if equal is not None and (equal.state == "active" or equal.judged_against == beside):
             registry.adopt(connection, equal.run_id, dagster_run_id)
             return equal, True
+        split_hash = plan(dataset, PROTOCOL).split_hash
+        scored = registry.count_test_evaluations(connection, provenance.data_hash, split_hash)
+    incumbent = _incumbent(active, provenance.code_hash) if active else None
     with (
         exclusive(settings.database(), "training", "trainer"),
         reporter.task("judge on held-out time", 100) as on_progress,
     ):
-        judgement = judge(dataset, config, seed, on_progress)
+        judgement = judge(
+            dataset,
+            config,
+            seed,
+            on_progress,
+            protocol=PROTOCOL,
+            incumbent=incumbent,
+            labels=labels,
+            earlier_evaluations=scored,
+        )
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{config_name}-{secrets.token_hex(2)}"
     trained_until = EPOCH + timedelta(microseconds=int(dataset.decisions.decided_at.max()))
     with connect(settings.database(), "trainer") as connection:
         registry.register_candidate(connection, run_id, provenance, trained_until, dagster_run_id)
         gates.record_inputs(connection, run_id, inputs)
         registry.record_test_evaluation(connection, run_id, provenance.data_hash, judgement.split_hash)
-        scored = registry.count_test_evaluations(connection, provenance.data_hash, judgement.split_hash)
         registry.record_judgement(
             connection,
             run_id,
-            judgement.as_dict() | {"test_evaluations": scored},
+            judgement.as_dict(),
             judgement.gate_passed,
             judgement.gate_reason,
-            beside,
+            incumbent.run_id if incumbent else None,
         )
         return registry.get_run(connection, run_id), False
+
+
+def _incumbent(active: registry.Run, present_code: str) -> Incumbent | None:
+    """Return the active run as a recipe; None, with a note, where this code cannot follow it any more."""
+    from ml.config import ConfigError, config_from_dict
+    from ml.evaluation.gate import Incumbent
+
+    try:
+        config = config_from_dict(active.config)
+    except ConfigError as error:
+        current_reporter().note(
+            f"run {active.run_id}, which is active, cannot be judged by this code ({error}): "
+            "only --promote always can replace it"
+        )
+        return None
+    epochs = int((active.metrics or {}).get("epochs", config.max_epochs))
+    return Incumbent(active.run_id, config, active.seed, epochs, active.code_hash == present_code)
 
 
 def train_run(settings: Settings, run: registry.Run) -> Path:
@@ -166,29 +203,30 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
 
     Raises:
         GateClosedError: A gate has not let pass what the tables hold now.
-        ModelRunError: The feature tables changed since the run was judged.
+        ModelRunError: The feature tables, the code or the dbt models changed since the run was judged.
+        ContractError: The folder is there and holds another run.
     """
     from ml import artifacts
-    from ml.config import config_from_dict
-    from ml.training import train
+    from ml.provenance import require_same
     from orchestration.warehouse.features import read_dataset
 
     folder = settings.artifacts_dir / run.artifact_path
     if folder.exists():
+        require_same(artifacts.read_manifest(folder), run.registered())
         return folder
     if run.metrics is None:
         raise ModelRunError(f"run {run.run_id} was never judged")
     with connect(settings.database(), "trainer") as connection:
         gates.require_accepted_tables(connection)
         dataset = read_dataset(connection)
-    if dataset.hash() != run.data_hash:
-        raise ModelRunError(f"the feature tables changed since run {run.run_id} was judged: judge and train anew")
-    epochs = int(run.metrics["epochs"])
-    with (
-        exclusive(settings.database(), "training", "trainer"),
-        current_reporter().task("train on everything", epochs) as on_progress,
+    for what, now, then in (
+        ("feature tables", dataset.hash(), run.data_hash),
+        ("code of ml/", code_hash(), run.code_hash),
+        ("dbt models", dbt_hash(settings), run.dbt_manifest_hash),
     ):
-        model = train(dataset, config_from_dict(run.config), run.seed, epochs=epochs, on_progress=on_progress)
+        if now != then:
+            raise ModelRunError(f"the {what} changed since run {run.run_id} was judged: judge and train anew")
+    model = train_as_judged(settings, run, dataset)
     provenance = {
         "run_id": run.run_id,
         "config_name": run.config_name,
@@ -203,20 +241,59 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
     return folder
 
 
+def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> FittedModel:
+    """Train what the judge chose for a run on a whole dataset; the same data give the same model.
+
+    Raises:
+        ModelRunError: The run was never judged.
+        WarehouseError: Another training is running.
+    """
+    from ml.config import config_from_dict
+    from ml.training import train
+
+    if run.metrics is None:
+        raise ModelRunError(f"run {run.run_id} was never judged")
+    epochs = int(run.metrics["epochs"])
+    with (
+        exclusive(settings.database(), "training", "trainer"),
+        current_reporter().task("train on everything", epochs) as on_progress,
+    ):
+        return train(dataset, config_from_dict(run.config), run.seed, epochs=epochs, on_progress=on_progress)
+
+
+def load_run(settings: Settings, run: registry.Run) -> FittedModel:
+    """Load the artifacts of a run, and no others.
+
+    Raises:
+        ModelRunError: There are none.
+        ContractError: They are of another run or another contract, or damaged.
+    """
+    from ml import artifacts
+    from ml.provenance import require_same
+
+    folder = settings.artifacts_dir / run.artifact_path
+    try:
+        require_same(artifacts.read_manifest(folder), run.registered())
+    except FileNotFoundError:
+        raise ModelRunError(f"run {run.run_id} has no artifacts in {folder}") from None
+    return artifacts.load(folder)
+
+
 def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
     """Export the user tower for browsers and compare it with the model, in Node where there is one.
 
     Raises:
         GateClosedError: A gate has not let pass what the tables hold now.
-        ModelRunError: The bundle computes something else than the model.
+        ModelRunError: The bundle computes something else than the model, or the run has no artifacts.
+        ContractError: The artifacts are of another run or another contract, or damaged.
     """
-    from ml import artifacts, tfjs
+    from ml import tfjs
     from ml.encoding import encode_items, tower_inputs
     from ml.errors import NodeMissingError
 
     folder = settings.artifacts_dir / run.artifact_path
-    dataset_items, users = _read_for_encoding(settings)
-    model = artifacts.load(folder)
+    dataset_items, users, _ = read_for_encoding(settings)
+    model = load_run(settings, run)
     reporter = current_reporter()
     with reporter.task("export browser bundle"):
         bundle = tfjs.export_user_tower(folder)
@@ -229,12 +306,7 @@ def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
     expected = tfjs.reference_vectors(folder, inputs)
     try:
         with reporter.task("parity in Node"):
-            seen_by_npm = {
-                name: value
-                for name, value in os.environ.items()
-                if name in ("PATH", "HOME") or name.lower().startswith(("npm_config", "ssl_cert", "node_extra"))
-            }
-            node_modules = tfjs.install_node_modules(settings.node_dir, seen_by_npm)
+            node_modules = node_packages(settings)
             report = tfjs.check_parity(bundle, inputs, expected, node_modules)
     except NodeMissingError as error:
         return Bundle(bundle, f"not checked: {error}", None)
@@ -250,20 +322,16 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
     Raises:
         GateClosedError: A gate has not let pass what the tables hold now.
         ModelRunError: The run has no artifacts.
-        ContractError: Its artifacts were made under another contract, or are damaged.
+        ContractError: Its artifacts are of another run or another contract, or damaged.
         PublishError: The vectors are not fit to be served.
     """
-    from ml import artifacts
     from ml.encoding import encode_items, encode_users
     from orchestration.warehouse.vectors import drop_old_vectors, publish_vectors
 
-    folder = settings.artifacts_dir / run.artifact_path
-    if not folder.exists():
-        raise ModelRunError(f"run {run.run_id} has no artifacts in {folder}")
     if run.state == "active":
         return None
-    items, users = _read_for_encoding(settings)
-    model = artifacts.load(folder)
+    items, users, tables = read_for_encoding(settings)
+    model = load_run(settings, run)
     reporter = current_reporter()
     with reporter.task("encode items and users"):
         item_vectors = encode_items(model, items)
@@ -279,7 +347,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
             _stored_users(user_embedding, users),
             on_progress,
         )
-        registry.mark_published(connection, run.run_id)
+        registry.mark_published(connection, run.run_id, states_of(tables))
         for old in drop_old_vectors(connection):
             shutil.rmtree(settings.artifacts_dir / old, ignore_errors=True)
     return published
@@ -355,6 +423,22 @@ def reject_run(settings: Settings, run_id: str, reason: str) -> str:
     return f"{run_id} is rejected"
 
 
+def node_packages(settings: Settings) -> Path:
+    """Return where the packages that run a bundle in Node are, installing them the first time.
+
+    Raises:
+        NodeMissingError: There is no Node, or no registry to install from.
+    """
+    from ml import tfjs
+
+    seen_by_npm = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME") or name.lower().startswith(("npm_config", "ssl_cert", "node_extra"))
+    }
+    return tfjs.install_node_modules(settings.node_dir, seen_by_npm)
+
+
 def git_sha() -> str:
     """Return the commit the code was taken from, marked when the work tree differs; `unknown` without git."""
     try:
@@ -369,25 +453,38 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
+@functools.cache
 def code_hash() -> str:
-    """Return a hash of the model's sources; a commit that leaves them alone does not change it."""
+    """Return a hash of the model's sources as this process found them; a commit that leaves them alone keeps it."""
     digest = hashlib.sha256()
     for path in sorted((REPO_ROOT / "ml").rglob("*.py")):
         digest.update(path.relative_to(REPO_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "none"
+def dbt_hash(settings: Settings) -> str:
+    """Return a hash of the dbt project as it was last parsed; `none` where it never was."""
+    stamp = settings.dbt_manifest_dir / "manifest.sha256"
+    return hashlib.sha256(stamp.read_bytes()).hexdigest() if stamp.exists() else "none"
 
 
-def _read_for_encoding(settings: Settings) -> tuple[Any, UserHistories]:
+def read_for_encoding(settings: Settings) -> tuple[ItemTable, UserHistories, tuple[gates.AcceptedTable, ...]]:
+    """Return the items and histories that vectors are made of, and the accepted state of every table.
+
+    Raises:
+        GateClosedError: A gate has not let pass what the tables hold now.
+    """
     from orchestration.warehouse.features import read_histories, read_items
 
     with connect(settings.database(), "trainer") as connection:
-        gates.require_accepted_tables(connection)
+        tables = gates.require_accepted_tables(connection)
         items = read_items(connection)
-        return items, read_histories(connection, items.index())
+        return items, read_histories(connection, items.index()), tables
+
+
+def states_of(tables: Iterable[gates.AcceptedTable]) -> dict[str, int]:
+    """Return the state of each table, as kept with what was made from it."""
+    return {table.relation: table.changed_build_number for table in tables}
 
 
 def _stored_items(vectors: ItemVectors, items: Any) -> Any:

@@ -23,7 +23,9 @@ STATUS = {"passed": "[green]passed[/]", "failed": "[bold red]failed[/]", "not ch
 
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return the list of runs: which is served, how each did, against what, and whether its vectors are there."""
-    table = Table("", "run", "NDCG@10", "minus popularity", "minus active", "gate", "vectors", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("", "run", "NDCG@10", "minus popularity", "minus active", "gate", "vectors"):
+        table.add_column(name, no_wrap=name == "run", overflow="fold")
     for run in runs:
         evidence = run.evidence()
         windowed = evidence.get("against windowed popularity", {}).get("difference")

@@ -15,13 +15,14 @@ move. Does not belong here: training, judging, verifying or vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RUN_COLUMNS = (
     "run_id, state, config_name, config, seed, data_hash, contract_hash, dbt_manifest_hash, git_sha, code_hash, "
     "artifact_path, trained_until, metrics, gate_passed, gate_reason, judged_against, dagster_run_id, "
@@ -74,6 +75,13 @@ class Run:
     published_at: datetime | None
     published_from: dict[str, Any] | None
     activated_at: datetime | None
+
+    def registered(self) -> dict[str, Any]:
+        """Return what its artifacts have to say of it too, by the names of `ml.provenance`."""
+        names = ("run_id", "contract_hash", "data_hash", "config", "seed", "dbt_manifest_hash", "git_sha", "code_hash")
+        epochs = {"epochs": self.metrics["epochs"]} if self.metrics and "epochs" in self.metrics else {}
+        micros = (self.trained_until - EPOCH) // timedelta(microseconds=1)
+        return {name: getattr(self, name) for name in names} | epochs | {"trained_until": micros}
 
     def evidence(self) -> dict[str, Any]:
         """Return what its judgement says in favour of it or against it, as plain values."""

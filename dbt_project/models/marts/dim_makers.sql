@@ -1,4 +1,6 @@
 -- One row per maker of at least one allowed item.
+{{ config(grants={'+select': ['trainer']}) }}
+
 with
 
 items as (

@@ -1,4 +1,6 @@
 -- One row per tag that at least one allowed item carries.
+{{ config(grants={'+select': ['trainer']}) }}
+
 with
 
 item_tags as (
