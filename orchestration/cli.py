@@ -41,6 +41,7 @@ RowKind = Annotated[str | None, typer.Option("--kind", help="item, user, decisio
 Reason = Annotated[str | None, typer.Option(help="Reason code.")]
 PROMOTE = "gate: only when it wins; always: whatever the judge says. Neither passes a gate that found the data broken."
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A model run; `matching runs` lists them.")]
+CONFIG = "Named model configuration; unless given, the one a job train_… is named after, else standard_768."
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many items.")]
 
 
@@ -341,7 +342,7 @@ def search(word: str) -> None:
 @app.command()
 def run(
     name: str,
-    config: Annotated[str, typer.Option(help="Named model configuration.")] = "standard_768",
+    config: Annotated[str | None, typer.Option(help=CONFIG)] = None,
     promote: Annotated[str, typer.Option(help=PROMOTE)] = "gate",
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
     retrain: Annotated[bool, typer.Option(help="Train even when an equal run exists.")] = False,

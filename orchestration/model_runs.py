@@ -58,14 +58,14 @@ class Bundle:
 
 
 def model_config(
-    config: str,
+    config: str | None,
     promote: str = "gate",
     seed: int = 0,
     retrain: bool = False,
     run_id: str | None = None,
     accept_drift: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Return the op configuration of a job that judges tables, trains or publishes.
+    """Return the op configuration of a job that judges tables, trains or publishes; None for its own configuration.
 
     Raises:
         ModelRunError: `promote` is neither gate nor always.
@@ -73,12 +73,14 @@ def model_config(
     """
     from ml.config import load_config
 
-    load_config(config)  # refused now, not after the features were built
+    judged: dict[str, Any] = {"seed": seed, "retrain": retrain}
+    if config is not None:
+        judged["config_name"] = load_config(config).name  # refused now, not after the features were built
     if promote not in ("gate", "always"):
         raise ModelRunError(f"--promote must be gate or always, not {promote!r}")
     chosen = {"run_id": run_id}
     by_op: dict[str, dict[str, Any]] = {
-        "ml__judgement": {"config_name": config, "seed": seed, "retrain": retrain},
+        "ml__judgement": judged,
         "ml__vectors": chosen,
         "ml__active_run": chosen | {"promote": promote},
     }

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from expectations.checkpoints import GATES
+from ml.config import config_names, load_config
 from orchestration.landing.windows import JAPAN
 
 FEATURES = dg.AssetSelection.groups("staging", "intermediate", "marts", "features", "monitoring", "seeds")
@@ -17,6 +18,9 @@ GATE_CHECKS = dg.AssetSelection.checks(
 )
 MODEL = dg.AssetSelection.groups("model") | GATE_CHECKS
 VECTORS = dg.AssetSelection.groups("vectors")
+
+CONFIG_TAG = "matching/config"
+"""Tag of a job, and of its runs, that trains one configuration and no other."""
 
 # One process: TensorFlow is imported once, and two cores gain nothing from two steps at a time.
 EXECUTOR = dg.in_process_executor
@@ -67,6 +71,17 @@ def jobs() -> dg.Definitions:
         description="Judge the recipe on held-out time, train the 768-dimension two-tower, export the browser bundle.",
         executor_def=EXECUTOR,
     )
+    train_one = [
+        dg.define_asset_job(
+            f"train_{name}",
+            selection=MODEL,
+            description=f"Train configuration {name}. {load_config(name).description}",
+            executor_def=EXECUTOR,
+            tags={CONFIG_TAG: name},
+            config={"ops": {"ml__judgement": {"config": {"config_name": name}}}},
+        )
+        for name in config_names()
+    ]
     publish = dg.define_asset_job(
         "publish",
         selection=VECTORS,
@@ -80,7 +95,7 @@ def jobs() -> dg.Definitions:
         executor_def=EXECUTOR,
     )
     return dg.Definitions(
-        jobs=[*pulls.values(), feed_sync, build_features, train, publish, full],
+        jobs=[*pulls.values(), feed_sync, build_features, train, *train_one, publish, full],
         schedules=[
             dg.ScheduleDefinition(
                 name="daily_landing",

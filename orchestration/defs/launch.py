@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import psutil
 
+from orchestration.defs.jobs import CONFIG_TAG
 from orchestration.installation import child_environment
 from orchestration.reporting import PROCESS_TAG
 from orchestration.settings import Settings
@@ -20,6 +21,10 @@ from orchestration.warehouse.connection import connect
 
 class UnknownJobError(RuntimeError):
     """There is no job of that name; the message lists those there are."""
+
+
+class JobConfigError(RuntimeError):
+    """A job was asked for something else than it is there for."""
 
 
 class PartitionError(RuntimeError):
@@ -100,6 +105,7 @@ def run_job(
 
     Raises:
         UnknownJobError: There is no such job.
+        JobConfigError: The job trains another configuration.
         PartitionError: The job does not run by days, or not on these.
     """
     connect(settings.database()).close()  # says in one line what Dagster's storage would say in fifty
@@ -110,8 +116,13 @@ def run_job(
     definitions = _definitions()
     job = definitions.resolve_job_def(name)
     ops = {node.name for node in job.nodes}
+    configured = {op: dict(config) for op, config in (op_config or {}).items() if op in ops}
+    if (fixed := job.tags.get(CONFIG_TAG)) is not None:
+        asked = configured.setdefault("ml__judgement", {}).setdefault("config_name", fixed)
+        if asked != fixed:
+            raise JobConfigError(f"job {name} trains configuration {fixed}, not {asked}: leave out --config")
     run_config = {
-        "ops": {op: {"config": config} for op, config in (op_config or {}).items() if op in ops},
+        "ops": {op: {"config": config} for op, config in configured.items()},
         # The event log keeps everything; the terminal belongs to the reporter.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }

@@ -10,6 +10,9 @@ import dagster as dg
 import pytest
 
 from expectations.checkpoints import GATES
+from ml.config import config_names, load_config
+
+TRAINING = {f"train_{name}": name for name in config_names()}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_every_gate_blocks_and_has_a_warning_beside_it(definitions) -> None:
 
 def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -> None:
     pulls = ("dmm_sync", "dmm_rankings", "dmm_masters", "dmm_backfill", "feed_sync")
-    names = (*pulls, "build_features", "train_768_two_tower", "publish", "full")
+    names = (*pulls, "build_features", "train_768_two_tower", *TRAINING, "publish", "full")
     jobs = {name: definitions.resolve_job_def(name) for name in names}
     chain = {node.name for node in jobs["full"].nodes}
     assert {"dbt_models", "ml__judgement", "ml__two_tower", "ml__tfjs_bundle", "ml__vectors", "ml__active_run"} <= chain
@@ -67,7 +70,7 @@ def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -
     }
 
 
-@pytest.mark.parametrize("name", ["train_768_two_tower", "full"])
+@pytest.mark.parametrize("name", ["train_768_two_tower", *TRAINING, "full"])
 def test_training_waits_for_every_gate_on_what_it_reads(definitions, name: str) -> None:
     job = definitions.resolve_job_def(name)
     waits_for = {
@@ -78,6 +81,64 @@ def test_training_waits_for_every_gate_on_what_it_reads(definitions, name: str) 
         for upstream in dependency.get_node_dependencies()
     }
     assert {f"gate_{gate.name}" for gate in GATES.values() if not gate.by_run} <= waits_for
+
+
+def test_every_configuration_has_a_job_that_trains_it_and_says_what_it_is_for(definitions) -> None:
+    from orchestration.defs.launch import list_jobs
+
+    told = {job.name: job.description for job in list_jobs()}
+    assert {f"train_{name}" for name in ("simple", "standard_768", "comprehensive", "production")} <= set(TRAINING)
+    for job, name in TRAINING.items():
+        assert load_config(name).description in told[job]
+        same = definitions.resolve_job_def("train_768_two_tower")
+        resolved = definitions.resolve_job_def(job)
+        assert {node.name for node in resolved.nodes} == {node.name for node in same.nodes}
+        assert resolved.run_config == {"ops": {"ml__judgement": {"config": {"config_name": name}}}}
+
+
+def test_a_training_job_trains_its_own_configuration_whoever_starts_it(
+    definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line, from the UI as it is offered, and from the UI when somebody edits the configuration."""
+    from ml.errors import NotEnoughDataError
+    from orchestration import model_runs
+    from orchestration.defs.jobs import CONFIG_TAG
+    from orchestration.settings import load_settings
+
+    asked = []
+
+    def judge(settings: object, config_name: str, *rest: object) -> None:
+        asked.append(config_name)
+        raise NotEnoughDataError("enough")
+
+    monkeypatch.setattr(model_runs, "judge_candidate", judge)
+    asset = definitions.get_assets_def(dg.AssetKey(["ml", "judgement"]))
+    for edited in (None, "production"):
+        result = dg.materialize(
+            [asset],
+            resources={"settings": load_settings({"MATCHING_HOME": "/nonexistent"})},
+            run_config={"ops": {"ml__judgement": {"config": {"config_name": edited or "simple"}}}},
+            tags={CONFIG_TAG: "simple"},
+            raise_on_error=False,
+        )
+        assert not result.success
+    assert asked == ["simple"]
+
+
+def test_a_training_job_is_not_asked_for_another_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration.defs import launch
+    from orchestration.model_runs import model_config
+    from orchestration.settings import load_settings
+
+    class Connected:
+        def close(self) -> None:
+            """Nothing was opened."""
+
+    monkeypatch.setattr(launch, "connect", lambda *_: Connected())
+    monkeypatch.setattr(launch, "child_environment", lambda _: {})
+    monkeypatch.setattr(type(load_settings()), "database", lambda _: None)
+    with pytest.raises(launch.JobConfigError, match="train_simple trains configuration simple, not production"):
+        launch.run_job(load_settings(), "train_simple", model_config("production"))
 
 
 def test_schedules_run_jobs_that_exist(definitions) -> None:

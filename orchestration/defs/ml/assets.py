@@ -8,6 +8,7 @@ import dagster as dg
 from expectations.checkpoints import GATES
 from ml.errors import NotEnoughDataError
 from orchestration import model_runs
+from orchestration.defs.jobs import CONFIG_TAG
 from orchestration.run_report import key_figures, markdown_summary, write_run_report
 from orchestration.settings import Settings
 from orchestration.warehouse.registry import Run
@@ -53,6 +54,9 @@ def judgement(
     context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult:
     """The verdict on a configuration: full ranking on held-out time, beside windowed popularity and iALS."""
+    fixed = context.run.tags.get(CONFIG_TAG)
+    if fixed not in (None, config.config_name):
+        raise dg.Failure(f"this job trains configuration {fixed}, not {config.config_name}", allow_retries=False)
     try:
         run, is_known = model_runs.judge_candidate(
             settings, config.config_name, config.seed, config.retrain, context.run.run_id
