@@ -513,6 +513,35 @@ def verify(
 
 
 @app.command()
+def standardize(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or npz: item_id or content_id, and vector.")],
+    out: Annotated[Path, typer.Option(help="Parquet to write: the same ids with unit vectors of 768 dimensions.")],
+    run_id: Annotated[str | None, typer.Option("--run", help="Whose standard counts; the active run's.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split into learning and measuring.")] = 0,
+) -> None:
+    """Bring older vectors to the standard of a run by a projection learned on shared items, and say what it keeps."""
+    from orchestration.reporting import reporting_to
+    from orchestration.settings import load_settings
+    from orchestration.standardization import standardize_file
+
+    with quiet("standardize"), reporting_to(TerminalReporter()):
+        done = standardize_file(load_settings(), file, out, run_id, seed)
+    about, recall = done.about, done.about["recall@20"]
+    console.print(
+        f"{about['source']['vectors']:,} vectors of {about['source']['dimensions']} dimensions → {done.out}, "
+        f"by {about['method']} learned on {about['learned_from']:,} of {about['shared_items']:,} shared items",
+        soft_wrap=True,
+    )
+    console.print(
+        f"on {about['held_out']:,} items held out: finds {recall['mean']:.1%} of an item's 20 nearest "
+        f"({recall['low']:.1%} to {recall['high']:.1%}; by chance {about['chance']:.1%}), "
+        f"mean cosine {about['mean_cosine']:.3f}",
+        soft_wrap=True,
+    )
+    console.print(f"manifest: {done.manifest}", soft_wrap=True)
+
+
+@app.command()
 def publish(
     run_id: RunId,
     promote: Annotated[str, typer.Option(help=PROMOTE)] = "gate",
