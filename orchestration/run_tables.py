@@ -62,6 +62,7 @@ def run_page(
             else "never",
             "vectors": f"published {_moment(run.published_at)}" if run.published_at else "none",
             "artifacts": folder,
+            "report": f"{folder}/report.html",
         }
     )
     if run.metrics:

@@ -5,7 +5,7 @@ move. Does not belong here: training, judging, verifying or vectors.
 
 | from | to | by | when |
 | --- | --- | --- | --- |
-| candidate, retired | active | `activate` | judged beside the active run, gate passed |
+| candidate, retired | active | `activate` | judged beside the active run, gate passed, not rolled back |
 | candidate, retired, rejected | active | `activate` by hand | a person says so; vectors must be published |
 | active | retired | `activate`, `roll_back` | another run became active in the same transaction |
 | retired | active | `roll_back` | it was served before and its vectors are still there |
@@ -320,6 +320,8 @@ def activate(connection: psycopg.Connection, run_id: str, reason: str, *, by_han
         _require_published(run)
         if not by_hand:
             require_promotable(connection, run, before)
+        if before is not None:
+            _move(connection, before, "retired", f"replaced by {run.run_id}")
         _point(connection, run, before, reason, _activation(connection, before), {"by_hand": by_hand})
     return before
 
@@ -332,6 +334,10 @@ def require_promotable(connection: psycopg.Connection, run: Run, active: Run | N
     """
     if run.state == "rejected":
         raise RegistryError(f"run {run.run_id} was rejected: {transitions(connection, run.run_id)[-1].reason}")
+    if run.state == "retired" and transitions(connection, run.run_id)[-1].evidence.get("rolled_back"):
+        raise RegistryError(
+            f"run {run.run_id} was rolled back: `matching promote {run.run_id} --always` serves it again"
+        )
     if not run.gate_passed:
         raise RegistryError(f"run {run.run_id} did not pass the gate ({run.gate_reason or 'never judged'})")
     now = active.run_id if active else None
@@ -384,6 +390,7 @@ def roll_back(connection: psycopg.Connection, run_id: str | None, reason: str) -
             "select back_to from ml.run_transitions where transition_id = %s",
             [earlier if run_id is None else _activation(connection, run)],
         ).fetchone()
+        _move(connection, before, "retired", f"rolled back to {run.run_id}", evidence={"rolled_back": True})
         _point(connection, run, before, reason, row[0] if row else None, {"by_hand": True})
     return run, before
 
@@ -411,9 +418,8 @@ def _point(
     back_to: int | None,
     evidence: dict[str, Any],
 ) -> None:
-    """Make a run the active one; the caller holds the pointer."""
+    """Make a run the active one; the caller holds the pointer and has retired the one before."""
     if before is not None:
-        _move(connection, before, "retired", f"replaced by {run.run_id}")
         evidence = evidence | {"replaced": before.run_id}
     _move(connection, run, "active", reason, back_to=back_to, evidence=evidence | run.evidence())
     connection.execute(

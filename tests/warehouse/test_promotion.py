@@ -87,6 +87,7 @@ class Expected:
     beside: str | None = None
     published: int = 0
     newest: Served | None = None
+    rolled_back: bool = False
 
 
 class Registry(RuleBasedStateMachine):
@@ -120,7 +121,8 @@ class Registry(RuleBasedStateMachine):
         if self.now:
             self.known[self.now].state = "retired"
         self.served = Served(run_id, back_to)
-        self.known[run_id].state, self.known[run_id].newest = "active", self.served
+        run = self.known[run_id]
+        run.state, run.newest, run.rolled_back = "active", self.served, False
 
     @rule(target=runs, passed=st.booleans())
     def train(self, passed: bool) -> str:
@@ -144,7 +146,7 @@ class Registry(RuleBasedStateMachine):
     @rule(run_id=runs, by_hand=st.booleans())
     def promote(self, run_id: str, by_hand: bool) -> None:
         run, before = self.known[run_id], self.served
-        judged = run.state != "rejected" and run.passed and run.beside == self.now
+        judged = run.state != "rejected" and run.passed and run.beside == self.now and not run.rolled_back
         allowed = run_id == self.now or (run.published > 0 and (by_hand or judged))
         moved = self.moves(allowed, lambda: registry.activate(self.connection, run_id, "x", by_hand=by_hand))
         if moved and run_id != self.now:
@@ -157,6 +159,8 @@ class Registry(RuleBasedStateMachine):
         allowed = self.now is not None and run is not None and run.state == "retired" and run.published > 0
         if self.moves(allowed, lambda: registry.roll_back(self.connection, run_id, "x")):
             assert to is not None
+            assert self.now is not None
+            self.known[self.now].rolled_back = True
             self.point(to.run_id, to.back_to)
 
     @rule(run_id=runs)
@@ -311,7 +315,7 @@ def test_every_move_is_kept_with_the_evidence_it_rests_on(trainer: psycopg.Conne
         ("retired", "active", "rolled back by hand", True, "run-1"),
         (None, "candidate", "registered", None, None),
         ("candidate", "active", "gate: better", False, "run-0"),
-        ("active", "retired", "replaced by run-0", None, None),
+        ("active", "retired", "rolled back to run-0", None, None),
         ("retired", "rejected", "too narrow", True, None),
     ]
     evidence = registry.transitions(trainer, "run-1")[1].evidence
@@ -347,6 +351,9 @@ def test_a_person_promotes_rolls_back_and_rejects_by_the_same_rules_as_the_job(
     assert run("run-2").state == "rejected"
     assert model_runs.promote_run(installation, run("run-2"), "always") == "run-2 replaces run-0"
     assert model_runs.roll_back(installation, None) == "run-0 is served again instead of run-2"
+    registry.record_judgement(trainer, "run-2", METRICS, True, "better", "run-0")
+    with pytest.raises(model_runs.NotPromotedError, match="run-2 was rolled back: `matching promote run-2 --always`"):
+        model_runs.promote_run(installation, run("run-2"), "gate")  # a job must not undo what a person did
     with pytest.raises(RegistryError, match="no run was active before run-0"):
         model_runs.roll_back(installation, None)
     with pytest.raises(model_runs.ModelRunError, match="say why"):
