@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -36,7 +36,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
             "\n".join(_interval(windowed, sign=True)),
             "\n".join(_against_active(run, evidence)),
             _gate(run),
-            _moment(run.published_at) or "none",
+            _moment(run.published_at).replace(" ", "\n") or "none",
         )
     return table
 
@@ -76,25 +76,24 @@ def run_page(
     yield checks_table(verification.checks, f"Verified {_moment(verification.verified_at)}{kind}: {word}")
 
 
-def checks_table(checks: Sequence[Mapping[str, str]], title: str) -> Table:
+def checks_table(checks: Sequence[Mapping[str, str]], title: str) -> RenderableType:
     """Return one line per check of a verification."""
-    table = Table("check", "", "found", "wanted", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table("check", "", "found", "wanted", box=box.SIMPLE_HEAD)
     for check in checks:
         table.add_row(check["name"], STATUS[check["status"]], escape(check["found"]), escape(check["wanted"]))
-    return table
+    return _titled(title, table)
 
 
 def _judgement(run: Run) -> Iterator[RenderableType]:
     metrics, evidence = run.metrics or {}, run.evidence()
-    table = Table("who", "NDCG@10", "95 %", "Recall@20", box=box.SIMPLE_HEAD, title_justify="left")
-    table.title = f"Judged on held-out time ({metrics.get('protocol_id', '?')})"
+    table = Table("who", "NDCG@10", "95 %", "Recall@20", box=box.SIMPLE_HEAD)
     rows = metrics.get("rows", {})
     for name, row in sorted(rows.items(), key=lambda pair: -pair[1]["metrics"]["ndcg@10"]["mean"]):
         measured = row["metrics"]
         mean, bounds = _interval(measured["ndcg@10"])
         table.add_row(name, mean, bounds, f"{measured['recall@20']['mean']:.4f}" if "recall@20" in measured else "")
     if rows:
-        yield table
+        yield _titled(f"Judged on held-out time ({metrics.get('protocol_id', '?')})", table)
     lines = {"gate": f"{_gate(run)}: {escape(run.gate_reason or '')}"}
     beside = evidence.get("against active")
     if beside:
@@ -106,12 +105,12 @@ def _judgement(run: Run) -> Iterator[RenderableType]:
     yield _pairs(lines)
 
 
-def _story(story: Sequence[Transition]) -> Table:
-    table = Table("when", "state", "why", "rests on", title="Story", title_justify="left", box=box.SIMPLE_HEAD)
+def _story(story: Sequence[Transition]) -> RenderableType:
+    table = Table("when", "state", "why", "rests on", box=box.SIMPLE_HEAD)
     for step in story:
         state = f"{step.from_state} → {step.to_state}" if step.from_state else step.to_state
         table.add_row(_moment(step.happened_at), state, escape(step.reason), "\n".join(_rests_on(step.evidence)))
-    return table
+    return _titled("Story", table)
 
 
 def _rests_on(evidence: Mapping[str, Any]) -> Iterator[str]:
@@ -145,6 +144,11 @@ def _gate(run: Run) -> str:
     if run.gate_passed is None:
         return "not judged"
     return "[green]passed[/]" if run.gate_passed else "[red]failed[/]"
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    """Return a table under a title that is as wide as it needs to be."""
+    return Group(Text(f"\n{title}", style="bold"), table)
 
 
 def _pairs(values: Mapping[str, str]) -> Table:
