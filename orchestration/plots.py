@@ -45,11 +45,12 @@ class Estimate:
     told: str = ""
 
 
-def estimates(rows: Sequence[Estimate], *, signed: bool = False, decimals: int = 3) -> str:
+def estimates(rows: Sequence[Estimate], *, signed: bool = False) -> str:
     """Return values with intervals, one line each on one scale; signed ones are differences, their scale holds 0.
 
     It is a table: whoever does not see the marks reads the numbers beside them.
     """
+    sign, decimals = ("+", 4) if signed else ("", 3)
     measured = [one for one in rows if one.mean is not None]
     low = min((one.low for one in measured), default=0.0)
     high = max((one.high for one in measured), default=1.0)
@@ -60,7 +61,7 @@ def estimates(rows: Sequence[Estimate], *, signed: bool = False, decimals: int =
     low, high = (low - room if signed else max(low - room, min(low, 0.0))), high + room
 
     def at(value: float) -> str:
-        return f"{3 + 94 * (value - low) / (high - low):.2f}%"
+        return f"{6 + 88 * (value - low) / (high - low):.2f}%"
 
     own = next((one.mean for one in measured if one.is_ours), None)
     guide = own if own is not None and not signed and len(measured) > 1 else None
@@ -70,7 +71,6 @@ def estimates(rows: Sequence[Estimate], *, signed: bool = False, decimals: int =
         if one.mean is None:
             body.append(f"<tr{mark}><td class='text'>{escape(one.name)}</td><td></td><td>{escape(one.told)}</td></tr>")
             continue
-        sign = "+" if signed else ""
         told = one.told or f"{one.mean:{sign}.{decimals}f}"
         interval = f"{one.low:{sign}.{decimals}f} to {one.high:{sign}.{decimals}f}"
         colour = OURS if one.is_ours else QUIET
@@ -163,6 +163,8 @@ class Plot:
         """Draw the axes."""
         self.x, self.y = x, y
         self.parts: list[str] = []
+        self.boxes: list[tuple[float, float, float, float]] = []
+        self.named: list[tuple[float, float]] = []
         floor, left = self.HEIGHT - self.BOTTOM, self.LEFT
         for value in y.ticks():
             _, at = self.place(x.low, value)
@@ -202,13 +204,24 @@ class Plot:
         self.parts.append(mark(shape, float(across), float(up), size, colour, told))
 
     def text(self, x: float, y: float, words: str) -> None:
-        """Write words beside a point, on the side where there is room."""
+        """Write words beside a point; nowhere if there is no room, or a point with words lies so near that one guesses."""
         across, up = (float(value) for value in self.place(x, y))
-        is_left = across < self.WIDTH - 60
-        self.parts.append(
-            f"<text x='{across + (7 if is_left else -7):.1f}' y='{up - 6:.1f}'"
-            f" text-anchor='{'start' if is_left else 'end'}'>{escape(words)}</text>"
-        )
+        if any(math.dist((across, up), other) < 16 for other in self.named):
+            return
+        width = 6.5 * len(words)
+        for left, top in (
+            (across + 7, up - 6),
+            (across + 7, up + 14),
+            (across - 7 - width, up - 6),
+            (across - 7 - width, up + 14),
+        ):
+            box = (left, top - 10, left + width, top + 2)
+            is_inside = box[0] >= self.LEFT and box[2] <= self.WIDTH and box[3] <= self.HEIGHT - self.BOTTOM
+            if is_inside and not any(_overlap(box, other) for other in self.boxes):
+                self.boxes.append(box)
+                self.named.append((across, up))
+                self.parts.append(f"<text x='{left:.1f}' y='{top:.1f}'>{escape(words)}</text>")
+                return
 
     def svg(self, alternative: str) -> str:
         """Return the drawing; `alternative` says in words what it shows."""
@@ -216,6 +229,10 @@ class Plot:
             f"<svg viewBox='0 0 {self.WIDTH} {self.HEIGHT}' role='img' aria-label='{escape(alternative, quote=True)}'>"
             f"{''.join(self.parts)}</svg>"
         )
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def mark(shape: str, x: float, y: float, size: float, colour: str, told: str = "") -> str:

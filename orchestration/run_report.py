@@ -41,12 +41,29 @@ WINDOWED = "windowed popularity"
 HEADLINE = "ndcg@10"
 METRICS = {"ndcg@10": "NDCG@10", "recall@20": "Recall@20", "hr@10": "HR@10", "mrr": "MRR"}
 LISTS = {
-    "coverage@10": "coverage@10",
-    "novelty@10": "novelty@10",
-    "gini@10": "Gini@10",
-    "top3_maker_share": "top-3-maker share",
-    "mean_popularity": "mean popularity",
+    "coverage@10": ("coverage@10", 3),
+    "novelty@10": ("novelty@10", 2),
+    "gini@10": ("Gini@10", 3),
+    "top3_maker_share": ("top-3-maker share", 3),
+    "mean_popularity": ("mean popularity", 1),
 }
+"""Properties of lists: what the page calls them, and decimals."""
+CONTEXT = {
+    "random ndcg@10": "NDCG@10 of a random order",
+    "top3_maker_share of likes": "top-3-maker share of likes",
+    "top3_maker_share of catalogue": "top-3-maker share of the catalogue",
+}
+COUNTS = (
+    "train decisions",
+    "decisions before test",
+    "candidates",
+    "validation users",
+    "holdout users",
+    "test users",
+    "cold test users",
+    "unreachable test likes",
+)
+"""Counts in the order of a judgement; others follow."""
 MAKER_SHARE_GOAL, NDCG_LOSS_GOAL = 0.20, 0.02
 """What the diversity constraint is asked to reach, and what it may cost; lines in the trade-off plot."""
 EXPECTED = {
@@ -97,7 +114,7 @@ def key_figures(judged: Values) -> dict[str, float | int | bool]:
             found[title] = float(ours["metrics"][name]["mean"])
     for name in ("coverage@10", "top3_maker_share"):
         if name in ours.get("lists", {}):
-            found[LISTS[name]] = float(ours["lists"][name])
+            found[LISTS[name][0]] = float(ours["lists"][name])
     against = judged.get("comparisons", {}).get(WINDOWED)
     if against:
         found["NDCG@10 against windowed popularity"] = float(against["difference"]["mean"])
@@ -172,7 +189,7 @@ def render_run_report(provenance: Values, data_report: str | None = None) -> str
         Section(
             "For whom, and for which items?",
             _slices(judged),
-            "Each slice has a scale of its own. Slices of few users say nothing and are named as such.",
+            "Each slice has a scale of its own.",
         ),
         Section(
             "What would be served",
@@ -193,7 +210,11 @@ def render_run_report(provenance: Values, data_report: str | None = None) -> str
         Section("Where items lie", _embedding_map(judged)),
         Section("Detectors", _findings(judged)),
         Section("Data", _pairs_of(judged) + link),
-        Section("Settings tried", _trials(judged), "Chosen on the validation window, never on the test window."),
+        Section(
+            "Settings tried",
+            _trials(judged) + _notes(judged),
+            "Chosen on the validation window, never on the test window.",
+        ),
         Section("Provenance", _provenance(provenance, judged)),
     ]
     title = f"Run {provenance['run_id']}"
@@ -271,7 +292,7 @@ def _list_properties(judged: Values) -> str:
     body = [
         (
             f"!<b>{escape(who)}</b>" if who == MODEL else f"!{escape(who)}",
-            *(number_text(lists.get(name)) for name in columns),
+            *(_decimals(lists.get(name), LISTS[name][1]) for name in columns),
         )
         for who, lists in rows
     ]
@@ -285,7 +306,7 @@ def _list_properties(judged: Values) -> str:
         if name in context
     ]
     note = f"<p class='quiet'>The top three makers hold {' and '.join(beside)}.</p>" if beside else ""
-    return f"<h3>Properties of the top-10 lists</h3>{table(('!who', *(LISTS[n] for n in columns)), body)}{note}"
+    return f"<h3>Properties of the top-10 lists</h3>{table(('!who', *(LISTS[n][0] for n in columns)), body)}{note}"
 
 
 def _comparisons(judged: Values) -> str:
@@ -318,8 +339,11 @@ def _slices(judged: Values) -> str:
     groups: dict[tuple[str, str], list[Values]] = {}
     for one in judged.get("slices") or ():
         groups.setdefault((one["slice"], one["metric"]), []).append(one)
-    figures = []
+    figures, few = [], []
     for (name, metric), members in groups.items():
+        if all(one["value"] is None for one in members):
+            few.append(f"{name} ({members[0]['n_users']:,})")
+            continue
         lines = [_estimate(one["who"], one["value"], one.get("note", "")) for one in members]
         lines.sort(key=lambda line: -(line.mean if line.mean is not None else -1.0))
         users, likes = (max(one[what] for one in members) for what in ("n_users", "n_positives"))
@@ -327,7 +351,8 @@ def _slices(judged: Values) -> str:
         figures.append(
             figure(f"{escape(name)} <span class='quiet'>{escape(_metric(metric))}</span>", estimates(lines), value=size)
         )
-    return plots(figures) if figures else ""
+    told = f"<p class='quiet'>Too few users to say anything: {escape(', '.join(few))}.</p>" if few else ""
+    return (plots(figures) if figures else "") + told
 
 
 def _metric(name: str) -> str:
@@ -371,15 +396,16 @@ def _tradeoff(judged: Values) -> str:
     rows = []
     for one in ordered:
         x, value = one["top3_maker_share"], one[HEADLINE]
-        limit = "no limit" if one["max_per_maker"] is None else f"at most {one['max_per_maker']}"
+        limit = "none" if one["max_per_maker"] is None else f"{one['max_per_maker']}"
         loss = _loss(value["mean"], free)
         plot.line([(x, value["low"]), (x, value["high"])], OURS)
-        plot.point(x, value["mean"], "circle", OURS, f"{limit}: NDCG@10 {value['mean']:.4f}, share {x:.1%}")
-        plot.text(x, value["mean"], "none" if one["max_per_maker"] is None else str(one["max_per_maker"]))
-        rows.append((f"!{limit}", f"{x:.1%}", f"{value['mean']:.4f}", loss, number_text(one.get("coverage@10"))))
+        plot.point(x, value["mean"], "circle", OURS, f"limit {limit}: NDCG@10 {value['mean']:.4f}, share {x:.1%}")
+        plot.text(x, value["mean"], limit)
+        rows.append((f"!{limit}", f"{x:.1%}", f"{value['mean']:.4f}", loss, _decimals(one.get("coverage@10"))))
     words = f"NDCG@10 over the share of the three most served makers, for {len(ordered)} limits on items per maker"
-    note = f"Dashed: a share of {MAKER_SHARE_GOAL:.0%}, and {NDCG_LOSS_GOAL:.0%} less NDCG@10 than without a limit."
-    numbers = table(("!items per maker", "top-3 share", "NDCG@10", "change", "coverage@10"), rows)
+    note = "Limits are on the items of one maker in ten places. "
+    note += f"Dashed: a share of {MAKER_SHARE_GOAL:.0%}, and {NDCG_LOSS_GOAL:.0%} less NDCG@10 than without a limit."
+    numbers = table(("!limit", "share", "NDCG@10", "change", "coverage"), rows)
     drawn = figure("NDCG@10 against the top-3-maker share", plot.svg(words), note)
     return f"<h3>What diversity costs</h3>{plots([drawn, f'<div>{numbers}</div>'])}"
 
@@ -451,10 +477,10 @@ def _calibration(judged: Values) -> str:
     note = f"{total:,} pairs, {gap:.1%} off on average. Dashed: what is predicted happens."
     words = f"share liked over share predicted in {len(bins)} groups, {gap:.1%} off on average"
     rows = [
-        (f"{one['low']:.3f} to {one['high']:.3f}", f"{one['n']:,}", f"{one['predicted']:.1%}", f"{one['observed']:.1%}")
+        (f"{one['low']:.1%} to {one['high']:.1%}", f"{one['n']:,}", f"{one['predicted']:.1%}", f"{one['observed']:.1%}")
         for one in bins
     ]
-    numbers = table(("score", "pairs", "predicted", "liked"), rows)
+    numbers = table(("predicted from", "pairs", "mean", "liked"), rows)
     return plots([figure("liked against predicted", plot.svg(words), note), f"<div>{numbers}</div>"])
 
 
@@ -507,13 +533,15 @@ def _findings(judged: Values) -> str:
 
 def _pairs_of(judged: Values) -> str:
     facts: list[tuple[str, object]] = []
-    for name, value in (judged.get("counts") or {}).items():
-        facts.append((name, count_text(value)))
+    counts = judged.get("counts") or {}
+    for name in sorted(counts, key=lambda name: (COUNTS.index(name) if name in COUNTS else len(COUNTS), name)):
+        facts.append((name, count_text(counts[name])))
     for name in ("validation_cut", "test_cut"):
         if name in judged:
             moment = datetime.fromtimestamp(judged[name] / 1e6, tz=UTC)
             facts.append((name.replace("_cut", " window begins after"), f"{moment:%Y-%m-%d %H:%M} UTC"))
-    facts += [(name, number_text(value)) for name, value in (judged.get("context") or {}).items()]
+    context = judged.get("context") or {}
+    facts += [(words, _decimals(context[name], 4)) for name, words in CONTEXT.items() if name in context]
     return pairs(facts) if facts else ""
 
 
@@ -538,9 +566,17 @@ def _trials(judged: Values) -> str:
         for trials in by_method.values()
         for one in trials
     ]
-    return table(("!method", "tried", "!best", "NDCG@10 on validation"), rows) + details(
-        "Every setting", table(("!method", "!settings", "NDCG@10 on validation"), everything)
+    return table(("!method", "tried", "!best", "score on validation"), rows) + details(
+        "Every setting", table(("!method", "!settings", "score on validation"), everything)
     )
+
+
+def _notes(judged: Values) -> str:
+    return "".join(f"<p class='quiet'>{escape(note)}</p>" for note in judged.get("notes") or ())
+
+
+def _decimals(value: float | None, decimals: int = 3) -> str:
+    return "–" if value is None else f"{value:,.{decimals}f}"
 
 
 def _provenance(provenance: Values, judged: Values) -> str:

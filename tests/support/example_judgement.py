@@ -164,6 +164,7 @@ JUDGEMENT: dict[str, Any] = {
         "verdict": "not worse",
     },
     "test_evaluations": 3,
+    "notes": ["EASE is left out above 25,000 items"],
 }
 PROVENANCE: dict[str, Any] = {
     "run_id": "20261124-120000-standard_768-cd34",
