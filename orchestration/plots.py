@@ -204,7 +204,7 @@ class Plot:
         self.parts.append(mark(shape, float(across), float(up), size, colour, told))
 
     def text(self, x: float, y: float, words: str) -> None:
-        """Write words beside a point; nowhere if there is no room, or a point with words lies so near that one guesses."""
+        """Write words beside a point; nowhere if there is no room, or one would take them for another point's."""
         across, up = (float(value) for value in self.place(x, y))
         if any(math.dist((across, up), other) < 16 for other in self.named):
             return

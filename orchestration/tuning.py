@@ -190,7 +190,7 @@ def leading_trials(tuned: Tuned, n: int = 5) -> list[tuple[Trial, str]]:
     complete.sort(key=lambda trial: (-(trial.score or 0.0), trial.number))
     first = tuned.trials[0].params if tuned.trials else {}
     return [
-        (trial, ", ".join(f"{k} {v:.4g}" for k, v in trial.params.items() if v != first[k]) or "as it stands")
+        (trial, ", ".join(f"{k} {v:.4g}" for k, v in sorted(trial.params.items()) if v != first[k]) or "as it stands")
         for trial in complete[:n]
     ]
 
