@@ -199,12 +199,13 @@ class World:
         return entity_name(kind, index)
 
 
-def build_world(size: str = "medium", seed: int = 20_260_630) -> World:
+def build_world(size: str = "medium", seed: int = 20_260_630, favour: float = 1.0) -> World:
     """Build a world; the same size and seed give the same bytes in every process.
 
     Args:
         size: `small`, `medium` or `large`.
         seed: Of everything random.
+        favour: How many times as often items of the three makers with most items are shown; liking is not changed.
 
     Raises:
         LandingError: Unknown size.
@@ -214,6 +215,8 @@ def build_world(size: str = "medium", seed: int = 20_260_630) -> World:
     rng = np.random.Generator(np.random.PCG64(seed))
     parts = _catalogue(rng, SIZES[size].items, _release_times) | _people(rng, SIZES[size].users)
     parts |= _tastes(rng, parts["theme_factors"], SIZES[size].users)
+    largest = np.argsort(-np.bincount(parts["maker"]), kind="stable")[:3]
+    parts["popularity"] = parts["popularity"] * np.where(np.isin(parts["maker"], largest), favour, 1.0)
     silent = World(name=size, seed=seed, bias=0.0, **parts, **_EMPTY_LOG)
     log, bias = _log(rng, silent, SIZES[size].decisions)
     return World(name=size, seed=seed, bias=bias, **parts, **log)

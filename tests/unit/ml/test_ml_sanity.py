@@ -24,7 +24,15 @@ def test_healthy_vectors_trip_nothing():
 
 
 def test_an_offset_shared_by_all_blocks():
-    assert "user mean cosine" in names(check_vectors(unit(RNG.normal(size=(300, 64)) * 0.02 + 1), "user"), "block")
+    # The first singular share is never below the mean cosine, so this collapse always trips both.
+    shifted = unit(RNG.normal(size=(300, 766)) * 0.48 + 1)
+    assert names(check_vectors(shifted, "user"), "block") == {"user mean cosine", "user first singular share"}
+
+
+def test_two_opposite_camps_block_though_their_mean_cosine_is_low():
+    sides = np.where(np.arange(300) % 2, 1.0, -1.0)[:, None]
+    camps = unit(RNG.normal(size=(300, 766)) * 0.48 + sides)
+    assert names(check_vectors(camps, "user"), "block") == {"user first singular share"}
 
 
 def test_three_directions_for_everybody_block():
