@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standalone_page import read_page
 
-from orchestration import run_report
-from orchestration.plots import Axis, Estimate, Plot, axis_over, estimates, mark
-from orchestration.run_report import EXPECTED, key_figures, markdown_summary, render_run_report
+from orchestration.plots import SERIES, Axis, Estimate, Plot, axis_over, estimates, mark
+from orchestration.run_report import key_figures, markdown_summary, render_run_report
+from orchestration.run_report.facts import EXPECTED
 
 # What the judge wrote before it measured slices and the rest; runs judged by it are still in the registry.
 EARLIER = {
@@ -132,6 +132,14 @@ def test_the_first_run_has_no_active_one_to_compare_with_and_says_so() -> None:
     page = rendered({**JUDGEMENT, "against_active": None})
     assert "No run was being served" in section(page, "Against the active run")
     assert "against the active run:" not in page.split("<h2>")[0]
+    same = {
+        **JUDGEMENT["against_active"],
+        "verdict": "same recipe",
+        "difference": {"mean": 0.0, "low": 0.0, "high": 0.0},
+    }
+    page = rendered({**JUDGEMENT, "against_active": same})
+    assert "is the same recipe" in section(page, "Against the active run")
+    assert "<div class='tile passed'><b>+0.000</b>against the active run: same recipe" in page
 
 
 def test_a_slice_of_few_users_says_so_instead_of_a_number() -> None:
@@ -157,8 +165,8 @@ def test_calibration_is_the_mean_gap_over_all_pairs() -> None:
 
 
 def test_groups_of_the_map_differ_in_shape_as_well_as_colour() -> None:
-    assert len({shape for shape, _ in run_report.SERIES}) == len({c for _, c in run_report.SERIES}) == 6
-    assert len({mark(shape, 0, 0, 4, "#000") for shape, _ in run_report.SERIES}) == 6
+    assert len({shape for shape, _ in SERIES}) == len({c for _, c in SERIES}) == 6
+    assert len({mark(shape, 0, 0, 4, "#000") for shape, _ in SERIES}) == 6
 
 
 def test_figures_for_the_orchestrator_are_plain_numbers_and_a_table() -> None:
