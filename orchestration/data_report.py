@@ -397,7 +397,8 @@ def _exchange(removed: int, added: int, top: int) -> str:
     """Draw removed rows to the left of the middle and added ones to the right."""
     scale = 48 / top if top else 0.0
     return (
-        "<svg viewBox='0 0 100 14' role='img'><line x1='50' x2='50' y1='0' y2='14' stroke='#b9c0ca'/>"
+        f"<svg viewBox='0 0 100 14' role='img' aria-label='{removed:,} removed, {added:,} added'>"
+        "<line x1='50' x2='50' y1='0' y2='14' stroke='#b9c0ca'/>"
         f"<rect x='{50 - removed * scale:.1f}' y='3' width='{removed * scale:.1f}' height='8' fill='#c0653a'/>"
         f"<rect x='50' y='3' width='{added * scale:.1f}' height='8' fill='#1f5fbf'/></svg>"
     )
@@ -462,7 +463,8 @@ def _bars(
     key = "".join(f"<i style='background:{KINDS[kind]}'></i>{kind}" for kind in kinds) if len(kinds) > 1 else ""
     return (
         f"<h3>{title} <span class='key quiet'>{key}</span></h3>"
-        f"<svg viewBox='0 0 {width} {height + 18}' role='img'>{''.join(marks)}{ends}</svg>"
+        f"<svg viewBox='0 0 {width} {height + 18}' role='img' aria-label='{title} per day, at most {top:,}'>"
+        f"{''.join(marks)}{ends}</svg>"
     )
 
 
@@ -532,11 +534,14 @@ def _histogram(moved: Moved) -> str:
     mark = "quiet" if index is None or index < DOUBTFUL else "failed" if index > CLEAR else "warned"
     told = "new" if index is None else f"{index:.3f}"
     meaning = next((v.description for v in gate.verdicts if v.name == f"drift_{name}"), "")
+    most = max(bins, key=lambda label: bins[label][0], default="nothing")
+    alternative = f"shares of {name}, most {most}; moved by {told}" if index is not None else f"shares of {name}"
     rows = f"{now.rows:,} rows" + (f", accepted {then.rows:,}" if then else "")
     return (
         f"<figure><figcaption><span><code>{escape(name)}</code> <span class='quiet'>{escape(gate.gate)}</span></span>"
         f"<b class='{mark}'>{told}</b></figcaption>"
-        f"<svg viewBox='0 0 {width} {height + 18}' role='img'>{''.join(marks)}"
+        f"<svg viewBox='0 0 {width} {height + 18}' role='img' aria-label='{escape(alternative, quote=True)}'>"
+        f"{''.join(marks)}"
         f"<line x1='0' x2='{width}' y1='{height}' y2='{height}' stroke='#b9c0ca'/></svg>"
         f"<p>{rows}{'. A gap means: ' + escape(meaning) if meaning else ''}</p></figure>"
     )
@@ -623,8 +628,9 @@ def _line(values: Sequence[float]) -> str:
     spread = (high - low) or 1.0
     points = [(4 + 92 * n / (len(values) - 1), 20 - 16 * (value - low) / spread) for n, value in enumerate(values)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    told = escape(", ".join(map(number_text, values)), quote=True)
     return (
-        f"<svg viewBox='0 0 100 24' role='img'><title>{escape(', '.join(map(number_text, values)))}</title>"
+        f"<svg viewBox='0 0 100 24' role='img' aria-label='{told}'><title>{told}</title>"
         f"<polyline points='{path}' fill='none' stroke='#5c6470' stroke-width='1.5'/>"
         f"<circle cx='{points[-1][0]:.1f}' cy='{points[-1][1]:.1f}' r='3' fill='#1f5fbf'/></svg>"
     )

@@ -80,7 +80,9 @@ def without_accepted(report: DataReport) -> DataReport:
 )
 def test_the_page_is_whole_and_stands_alone(report: DataReport) -> None:
     page = render_data_report(report)
-    assert "href" not in read_page(page).attributes
+    found = read_page(page)
+    assert "href" not in found.attributes
+    assert found.silent_drawings == 0
 
 
 def test_words_of_a_suite_are_text_and_no_markup() -> None:

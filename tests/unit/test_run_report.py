@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from standalone_page import read_page
 
 from orchestration.plots import SERIES, Axis, Estimate, Plot, axis_over, estimates, mark
-from orchestration.run_report import key_figures, markdown_summary, render_run_report
+from orchestration.run_report import key_figures, markdown_summary, render_run_report, write_run_report
 from orchestration.run_report.facts import EXPECTED
+from orchestration.settings import load_settings
+from orchestration.warehouse.registry import Run
 
 # What the judge wrote before it measured slices and the rest; runs judged by it are still in the registry.
 EARLIER = {
@@ -114,6 +118,20 @@ def test_words_are_text_and_no_markup() -> None:
 
 def test_the_page_of_the_data_is_linked_where_there_is_one() -> None:
     assert "<a href='../../reports/data.html'>" in render_run_report(PROVENANCE, "../../reports/data.html")
+
+
+def test_the_page_is_written_whole_beside_that_of_its_data(tmp_path: Path) -> None:
+    installation = load_settings({"MATCHING_HOME": str(tmp_path)})
+    moment = datetime(2026, 11, 24, tzinfo=UTC)
+    known = {name: "" for name in Run.__dataclass_fields__} | PROVENANCE | {"created_at": moment}
+    run = Run(**known)
+    first = write_run_report(installation, run)
+    assert first == installation.reports_dir / f"run-{run.run_id}.html"
+    assert "href" not in first.read_text()
+    (installation.reports_dir / "data-1.html").write_text("")
+    second = write_run_report(installation, run, tmp_path / "artifacts" / "one" / "report.html")
+    assert "<a href='../../reports/data-1.html'>" in second.read_text()
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_the_verdict_comes_first_and_the_best_method_leads() -> None:
