@@ -3,7 +3,9 @@
 Belongs here: percentile bootstrap. Does not belong here: what the values mean.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -48,15 +50,29 @@ def interval(values: npt.NDArray[np.float64], users: IntArray | None = None) -> 
     if not n:
         return Interval(0.0, 0.0, 0.0, 0)
     owner = np.arange(n) if users is None else np.unique(users, return_inverse=True)[1]
-    sums, sizes = np.bincount(owner, weights=values), np.bincount(owner)
-    rng, drawn = np.random.default_rng(SEED), len(sums)
-    step = max(_CELLS // drawn, 1)
-    means = []
-    for done in range(0, DRAWS, step):
-        rows = rng.integers(0, drawn, (min(step, DRAWS - done), drawn))
-        means.append(sums[rows].sum(axis=1) / sizes[rows].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    sums, sizes = np.bincount(owner, weights=values), np.bincount(owner).astype(np.float64)
+    means = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in _draws(len(sums))])
+    low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(np.mean(values)), float(low), float(high), n)
+
+
+def _draws(n: int) -> Iterable[npt.NDArray[np.float64]]:
+    """Return how often each of n users is drawn, draws x users, in parts; the same draws for every method."""
+    return _kept(n) if DRAWS * n <= _CELLS else _made(n)
+
+
+@lru_cache(maxsize=4)
+def _kept(n: int) -> list[npt.NDArray[np.float64]]:
+    return list(_made(n))
+
+
+def _made(n: int) -> Iterator[npt.NDArray[np.float64]]:
+    rng = np.random.default_rng(SEED)
+    step = max(_CELLS // n, 1)
+    for done in range(0, DRAWS, step):
+        rows = rng.integers(0, n, (min(step, DRAWS - done), n))
+        cells = rows + n * np.arange(len(rows))[:, None]
+        yield np.bincount(cells.ravel(), minlength=rows.size).reshape(rows.shape).astype(np.float64)
 
 
 def compare(
