@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from ml.errors import NotEnoughDataError
+from ml.evaluation import judge as judging
+from ml.evaluation import peers
+from ml.evaluation.fitting import ValidatedFit
 from ml.evaluation.gate import Incumbent
 from ml.evaluation.judge import judge
+from ml.evaluation.protocol import plan
 from ml.evaluation.scorers import random_ndcg
 from ml.evaluation.windows import random_holdout, window_after
 from ml.splits import PROTOCOL_ID, split_hash, time_split
@@ -70,6 +74,23 @@ def test_the_active_recipe_is_judged_on_the_same_users(judged):
     assert result.against_active["verdict"] == "inconclusive"
     assert "the-active-run" in result.gate_reason
     assert "refit of the active recipe" in result.seconds
+
+
+def test_rolling_windows_are_pooled_with_their_users(world, fitted, tiny, monkeypatch):
+    # One model for all windows: what is pinned here is how answers are pooled, not how they are learned.
+    monkeypatch.setattr(judging, "train", lambda *_, **__: fitted)
+    monkeypatch.setattr(judging, "fit_on_validation", lambda part, *_, **__: ValidatedFit(fitted, part, 0))
+    monkeypatch.setattr(peers, "TRIALS", 1)
+    result = judge(world, tiny, seed=0, protocol="t-roll-quantiles")
+    tests = [test for test in plan(world, "t-roll-quantiles").rounds[0].tests if len(test.window.users)]
+    assert result.protocol_id == "t-roll-quantiles/1"
+    assert result.counts["tests"] == len(tests) == 10
+    for row in result.rows.values():
+        assert [one["n_users"] for one in row["tests"]] == [len(test.window.users) for test in tests]
+        pooled = np.average([one["ndcg@10"] for one in row["tests"]], weights=[one["n_users"] for one in row["tests"]])
+        assert row["metrics"]["ndcg@10"]["mean"] == pytest.approx(pooled)
+        assert row["n_users"] == row["metrics"]["ndcg@10"]["n"] == result.comparisons["EASE"]["difference"]["n"]
+    assert result.test_cut == tests[-1].cut
 
 
 def test_each_side_of_the_split_is_disjoint_and_ordered(world):
