@@ -14,11 +14,14 @@ import psycopg
 import pytest
 
 from ml.config import ConfigError, ModelConfig, load_config
+from ml.datasets import Dataset
 from ml.progress import OnEpoch
-from ml.tuning import SPACE, Trial
+from ml.tuning import SPACE, Evaluate, Trial
 from orchestration.settings import DatabaseSettings
 from orchestration.tuning import Study, Tuned, TuningError, go_on, leading_trials, read_trials, write_config
 from orchestration.warehouse.connection import connect
+from orchestration.warehouse.features import read_dataset
+from orchestration.warehouse.gates import GateClosedError
 
 pytestmark = pytest.mark.warehouse
 
@@ -121,3 +124,47 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_read() -> None:
         tune(nowhere, "best", 1, 1.0)
     with pytest.raises(ConfigError, match="max_epochs is not searched; there are learning_rate"):
         tune(nowhere, "simple", 1, 1.0, keys=["max_epochs"])
+
+
+def test_the_command_searches_on_what_the_gates_let_pass_and_goes_on(
+    served: DatabaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from orchestration import cli, tuning
+
+    login = {"PGHOST": served.host, "PGPORT": str(served.port), "PGUSER": served.user, "PGPASSWORD": served.password}
+    for name, value in {"MATCHING_HOME": str(tmp_path), "PGDATABASE": served.dbname, **login}.items():
+        monkeypatch.setenv(name, value)
+    sizes: list[int] = []
+    passed: list[int] = []
+
+    def fits_nothing(dataset: Dataset, seed: int) -> Evaluate:
+        sizes.append(len(dataset.decisions))
+        return made_up
+
+    monkeypatch.setattr(tuning, "evaluator", fits_nothing)
+    try:
+        cli.tune("simple", trials=2, minutes=5.0, seed=7, key=["id_dropout"])
+        assert "2 of 2 trials, 2 now: 2 complete, 0 pruned, 0 failed" in capsys.readouterr().out
+        cli.tune("simple", trials=4, minutes=5.0, seed=7, key=["id_dropout"], out=tmp_path / "best.toml")
+        told = capsys.readouterr().out
+        assert "4 of 4 trials, 2 now" in told
+        assert "best configuration" in told
+        assert "as it stands" in told
+        with connect(served, "trainer") as connection:
+            rows = connection.execute("select config_name, seed, data_hash, params from ml.trials").fetchall()
+            [data_hash] = {row[2] for row in rows}
+            assert data_hash == read_dataset(connection).hash()
+        assert {(name, seed, tuple(params)) for name, seed, _, params in rows} == {("simple", 7, ("id_dropout",))}
+        assert sizes[0] > 0
+        assert "id_dropout" in (tmp_path / "best.toml").read_text()
+        with connect(served, "trainer") as connection:
+            closed = "update ml.gate_runs set passed = false where gate = 'feat_users' and passed returning gate_run_id"
+            passed = [number for (number,) in connection.execute(closed).fetchall()]
+            connection.commit()
+        with pytest.raises(GateClosedError):
+            cli.tune("simple", trials=5, minutes=5.0, seed=7, key=["id_dropout"])
+    finally:
+        with connect(served, "trainer") as connection:
+            connection.execute("update ml.gate_runs set passed = true where gate_run_id = any(%s)", [passed])
+            connection.execute("delete from ml.trials")
+            connection.commit()
