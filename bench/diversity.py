@@ -1,6 +1,6 @@
 """What the diversity rule costs and brings in a world where three makers hold over a third of the served lists.
 
-    uv run python bench/diversity.py [--favour 13] [--seeds 1 2 3] [--config standard_768] [--epochs 2]
+    uv run python bench/diversity.py [--favour 10] [--seeds 1 2 3 4] [--config standard_768] [--epochs 2]
 
 The policies of the sample world show three makers far more often than taste explains; a model fitted on what was liked
 repeats that. Lists are those of the two-tower on the test window of protocol t-fix. "Planted" is NDCG@10 with the
@@ -16,11 +16,12 @@ import numpy as np
 from sample_world import dataset_of, like_probability
 
 from ml.config import load_config
-from ml.diversity import DiversityRule, diversify
+from ml.diversity import DiversityRule, charge, diversify, maker_prices
 from ml.evaluation.bootstrap import compare
 from ml.evaluation.exposure import lists_together
 from ml.evaluation.metrics import HEADLINE, per_user, top_maker_share
 from ml.evaluation.protocol import plan
+from ml.evaluation.ranking import list_scores
 from ml.evaluation.scorers import ModelScorer, evaluate
 from ml.training import train
 from orchestration.landing.emulator.world import build_world
@@ -33,12 +34,14 @@ RULES = {
     "2 per maker, 2 per performer": DiversityRule(max_per_maker=2, max_per_performer=2),
     "1 per maker": DiversityRule(max_per_maker=1),
 }
+PRICED = {"no rule": (0.30, 0.25, 0.20), "3 per maker": (0.30,)}
+"""Shares kept by prices on makers, alone and before a rule."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--favour", type=float, default=13.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--favour", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--size", default="medium")
     parser.add_argument("--config", default="standard_768")
     parser.add_argument("--epochs", type=int, default=2)
@@ -50,15 +53,22 @@ def main() -> None:
         test = plan(dataset).rounds[0].tests[0]
         window, makers = test.window, dataset.items.maker_ids
         model = train(test.known, load_config(options.config), seed=0, epochs=options.epochs)
-        lists, _ = evaluate(ModelScorer(model, test.known), window)
+        scorer = ModelScorer(model, test.known)
+        lists, _ = evaluate(scorer, window)
         planted = like_probability(world, rows, window.users, test.cut)
         discounts = 1 / np.log2(np.arange(2, 12))
         ideal = -np.sort(-planted[:, window.candidates], axis=1)[:, :10] @ discounts
         likes = test.known.decisions.item_index[test.known.decisions.is_first_like]
         print(f"world {seed}: {len(window.users)} users; top-3 makers hold {top_maker_share(makers):.3f} of the "
               f"catalogue, {top_maker_share(makers[likes]):.3f} of the likes", flush=True)  # fmt: skip
-        for name, rule in RULES.items():
-            ruled = diversify(lists, dataset.items, rule)
+        scores = list_scores(scorer, window.users, lists)
+        ways = {name: (lists, rule) for name, rule in RULES.items()}
+        for name, limits in PRICED.items():
+            for limit in limits:
+                prices = maker_prices(lists, scores, makers, limit)
+                ways[f"prices for {limit:.0%}, {name}"] = charge(lists, scores, makers, prices), RULES[name]
+        for name, (ordered, rule) in ways.items():
+            ruled = diversify(ordered, dataset.items, rule)
             true = np.take_along_axis(planted, ruled[:, :10], 1) @ discounts / ideal
             together = lists_together(ruled, test.known, window.candidates)
             values = per_user(ruled, window.relevant)[HEADLINE]

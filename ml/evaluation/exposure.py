@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ml.baselines.interface import like_matrix
+from ml.baselines.interface import Scorer, like_matrix
 from ml.datasets import Dataset, IntArray
-from ml.diversity import DiversityRule, diversify
+from ml.diversity import DiversityRule, charge, diversify, maker_prices
 from ml.evaluation.bootstrap import interval
 from ml.evaluation.labels import Labels
 from ml.evaluation.metrics import EMPTY, HEADLINE, of_lists, per_user
 from ml.evaluation.protocol import Test
+from ml.evaluation.ranking import list_scores
 
 MOST_ROWS = 10
 LIMITS = (None, 5, 4, 3, 2, 1)
 """Places of ten that one maker may hold; the trade-off is shown for each."""
+SHARES = (0.30, 0.25, 0.20, 0.15)
+"""Shares of all places that the three largest makers may hold together under prices; only what changes and is kept."""
+TOLERANCE = 0.01
+"""Prices are found on a part of the lists."""
 
 
 def lists_together(lists: IntArray, known: Dataset, candidates: IntArray) -> dict[str, float]:
@@ -52,21 +57,31 @@ def shares(lists: IntArray, test: Test, labels: Labels) -> dict[str, list[dict[s
     }
 
 
-def tradeoff(lists: IntArray, test: Test) -> list[dict[str, Any]]:
-    """Return accuracy and diversity of the lists under ever stricter limits on makers."""
+def tradeoff(scorer: Scorer, lists: IntArray, test: Test) -> list[dict[str, Any]]:
+    """Return accuracy and diversity of a scorer's lists under ever stricter limits on makers.
+
+    First limits within each list, then prices that limit the three largest makers over all lists together.
+    """
     items = test.known.items
-    rows = []
-    for limit in LIMITS:
-        ruled = diversify(lists, items, DiversityRule(max_per_maker=limit))
+
+    def row(max_per_maker: int | None, top3_limit: float | None, ruled: IntArray) -> dict[str, Any]:
         together = lists_together(ruled, test.known, test.window.candidates)
-        rows.append(
-            {
-                "max_per_maker": limit,
-                HEADLINE: asdict(interval(per_user(ruled, test.window.relevant)[HEADLINE])),
-                "top3_maker_share": together["top3_maker_share"],
-                "coverage@10": together["coverage@10"],
-            }
-        )
+        return {
+            "max_per_maker": max_per_maker,
+            "top3_limit": top3_limit,
+            HEADLINE: asdict(interval(per_user(ruled, test.window.relevant)[HEADLINE])),
+            "top3_maker_share": together["top3_maker_share"],
+            "coverage@10": together["coverage@10"],
+        }
+
+    rows = [row(limit, None, diversify(lists, items, DiversityRule(max_per_maker=limit))) for limit in LIMITS]
+    scores = list_scores(scorer, test.window.users, lists)
+    for share in SHARES:
+        if share < rows[0]["top3_maker_share"]:
+            prices = maker_prices(lists, scores, items.maker_ids, share)
+            priced = row(None, share, charge(lists, scores, items.maker_ids, prices))
+            if priced["top3_maker_share"] <= share + TOLERANCE:
+                rows.append(priced)
     return rows
 
 

@@ -295,7 +295,7 @@ def _evidence(dataset: Dataset, part: Round, last: Asked, labels: Labels) -> dic
             ModelScorer(last.chosen.fit.model, last.chosen.fit.seen), part.train, part.validation, ours, test
         ),
         "shares": shares(answers[0].lists, test, labels),
-        "tradeoff": tradeoff(answers[0].lists, test),
+        "tradeoff": tradeoff(ours, answers[0].lists, test),
         "ablations": ablations(ours, test.window, answers[0]),
         "embedding_map": item_map(ours.items.learned, first_group(dataset.items.maker_ids, groups, labels), seen),
     }

@@ -63,3 +63,11 @@ def pair_scores(scorer: Scorer, users: IntArray, items: IntArray) -> npt.NDArray
         what, column = np.unique(items[rows], return_inverse=True)
         result[rows] = scorer.scores(who, what)[row, column]
     return result
+
+
+def list_scores(scorer: Scorer, users: IntArray, lists: IntArray) -> npt.NDArray[np.float64]:
+    """Return the scores of the items of each user's list; minus infinity where a rank is empty."""
+    scores = np.full(lists.shape, -np.inf)
+    filled = lists != EMPTY
+    scores[filled] = pair_scores(scorer, np.repeat(users, lists.shape[1]).reshape(lists.shape)[filled], lists[filled])
+    return scores

@@ -34,8 +34,11 @@ def tradeoff(judged: Values) -> str:
     points = judged.get("tradeoff") or []
     if not points:
         return ""
-    ordered = sorted(points, key=lambda one: (one["max_per_maker"] is not None, -(one["max_per_maker"] or 0)))
-    free = next((one for one in ordered if one["max_per_maker"] is None), None)
+    limits = [one for one in points if one.get("top3_limit") is None]
+    priced = sorted((one for one in points if one.get("top3_limit") is not None), key=lambda one: -one["top3_limit"])
+    limits.sort(key=lambda one: (one["max_per_maker"] is not None, -(one["max_per_maker"] or 0)))
+    free = next((one for one in limits if one["max_per_maker"] is None), None)
+    ordered = [*limits, *priced]
     values = [bound for one in ordered for bound in (one[HEADLINE]["low"], one[HEADLINE]["high"])]
     plot = Plot(
         axis_over(
@@ -48,18 +51,20 @@ def tradeoff(judged: Values) -> str:
         floor = (1 - NDCG_LOSS_GOAL) * free[HEADLINE]["mean"]
         if plot.y.low < floor < plot.y.high:
             plot.line([(plot.x.low, floor), (plot.x.high, floor)], QUIET, "3 3", "NDCG@10 that may be lost")
-    plot.line([(one["top3_maker_share"], one[HEADLINE]["mean"]) for one in ordered], OURS)
+    for curve in (limits, [*([free] if free else []), *priced]):
+        if len(curve) > 1:
+            plot.line([(one["top3_maker_share"], one[HEADLINE]["mean"]) for one in curve], OURS)
     rows = []
     for one in ordered:
         x, value = one["top3_maker_share"], one[HEADLINE]
-        limit = "none" if one["max_per_maker"] is None else f"{one['max_per_maker']}"
+        limit = f"≤{one['top3_limit']:.0%}" if one in priced else str(one["max_per_maker"] or "none")
         loss = _loss(value["mean"], free)
         plot.line([(x, value["low"]), (x, value["high"])], OURS)
         plot.point(x, value["mean"], "circle", OURS, f"limit {limit}: NDCG@10 {value['mean']:.4f}, share {x:.1%}")
         plot.text(x, value["mean"], limit)
         rows.append((f"!{limit}", f"{x:.1%}", f"{value['mean']:.4f}", loss, decimals(one.get("coverage@10"))))
     words = f"NDCG@10 over the share of the three most served makers, for {len(ordered)} limits on items per maker"
-    note = "Limits are on the items of one maker in ten places. "
+    note = "Limits are on the items of one maker in ten places; percentages are prices on makers that keep the share. "
     note += f"Dashed: a share of {MAKER_SHARE_GOAL:.0%}, and {NDCG_LOSS_GOAL:.0%} less NDCG@10 than without a limit."
     numbers = table(("!limit", "share", "NDCG@10", "change", "coverage"), rows)
     drawn = figure("NDCG@10 against the top-3-maker share", plot.svg(words), note)

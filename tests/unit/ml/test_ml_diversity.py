@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.datasets import items_from_columns
-from ml.diversity import DiversityRule, diversify
+from ml.diversity import DiversityRule, charge, diversify, maker_prices
+from ml.evaluation.metrics import top_maker_share
 
 N = 30
 
@@ -76,3 +77,45 @@ def test_two_of_ten_for_a_maker_that_would_take_them_all():
 def test_limits_under_which_nothing_could_be_shown_are_refused(limits):
     with pytest.raises(ValueError, match="at least 1"):
         DiversityRule(**limits)
+
+
+def served(rng, n_lists=300, depth=40):
+    """Lists over a hundred items in which makers 1, 2 and 3 take most of the first places."""
+    makers = np.concatenate([np.repeat([1, 2, 3], 10), np.arange(4, 74)])
+    values = rng.random((n_lists, 100)) + np.where(makers <= 3, 0.35, 0.0)
+    lists = np.argsort(-values, axis=1)[:, :depth]
+    return makers, lists, np.take_along_axis(values, lists, axis=1)
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.3, 0.15])
+def test_prices_keep_the_share_of_the_largest_makers_where_no_limit_within_a_list_can(limit):
+    makers, lists, scores = served(np.random.default_rng(0))
+    assert top_maker_share(makers[lists[:, :10].ravel()]) > 0.6
+    prices = maker_prices(lists, scores, makers, limit)
+    assert set(prices) == {1, 2, 3}
+    found = charge(lists, scores, makers, prices)
+    assert 0.8 * limit < top_maker_share(makers[found[:, :10].ravel()]) <= limit
+    assert np.array_equal(np.sort(found, axis=1), np.sort(lists, axis=1))
+    assert maker_prices(lists, scores, makers, limit) == prices
+
+
+def test_nobody_pays_where_nobody_is_too_large():
+    makers, lists, scores = served(np.random.default_rng(0))
+    assert maker_prices(lists, scores, makers, 1.0) == {}
+    assert np.array_equal(charge(lists, scores, makers, {}), lists)
+
+
+def test_a_price_moves_what_it_costs_and_no_more():
+    lists, makers = np.array([[0, 1, 2, -1]]), np.array([7, 8, 7])
+    scores = np.array([[3.0, 2.5, 1.0, -np.inf]])
+    assert charge(lists, scores, makers, {7: 0.4}).tolist() == [[0, 1, 2, -1]]
+    assert charge(lists, scores, makers, {7: 0.6}).tolist() == [[1, 0, 2, -1]]
+
+
+def test_lists_that_hold_nothing_else_keep_their_items():
+    lists, makers = np.tile(np.arange(12), (30, 1)), np.ones(12, np.int64)
+    scores = np.tile(-np.arange(12.0), (30, 1))
+    prices = maker_prices(lists, scores, makers, 0.2)
+    assert np.array_equal(charge(lists, scores, makers, prices), lists)
+    with pytest.raises(ValueError, match="above 0"):
+        maker_prices(lists, scores, makers, 0.0)
