@@ -133,16 +133,20 @@ JUDGEMENT: dict[str, Any] = {
     "tradeoff": [
         {
             "max_per_maker": limit,
+            "top3_limit": price,
             "ndcg@10": interval(ndcg),
             "top3_maker_share": share,
             "coverage@10": 0.41 + 0.1 / share,
         }
-        for limit, ndcg, share in (
-            (None, 0.312, 0.37),
-            (4, 0.311, 0.29),
-            (3, 0.31, 0.24),
-            (2, 0.307, 0.18),
-            (1, 0.296, 0.12),
+        for limit, price, ndcg, share in (
+            (None, None, 0.312, 0.37),
+            (4, None, 0.311, 0.33),
+            (3, None, 0.31, 0.29),
+            (2, None, 0.307, 0.26),
+            (1, None, 0.296, 0.21),
+            (None, 0.3, 0.312, 0.30),
+            (None, 0.25, 0.311, 0.25),
+            (None, 0.2, 0.309, 0.20),
         )
     ],
     "embedding_map": [

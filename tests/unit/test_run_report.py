@@ -63,7 +63,7 @@ def test_every_drawing_comes_with_its_numbers() -> None:
     page = render_run_report(PROVENANCE)
     for drawn in re.findall(r"<svg viewBox='0 0 320[^>]*>", page):
         assert re.search(r"aria-label='[^']*\d", drawn), drawn
-    for number in ("0.3120 (0.2920 to 0.3320)", "18.0%", "51.5%", "group 0 (50)"):
+    for number in ("0.3120 (0.2920 to 0.3320)", "26.0%", "51.5%", "group 0 (50)"):
         assert number in page
 
 
@@ -169,9 +169,19 @@ def test_a_slice_of_few_users_says_so_instead_of_a_number() -> None:
 def test_what_diversity_costs_is_counted_from_the_lists_without_a_limit() -> None:
     told = section(render_run_report(PROVENANCE), "What would be served")
     assert re.findall(r">2</td><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>", told) == [
-        ("18.0%", "0.3070", "-1.6%")
+        ("26.0%", "0.3070", "-1.6%")
+    ]
+    assert re.findall(r">≤20%</td><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>", told) == [
+        ("20.0%", "0.3090", "-1.0%")
     ]
     assert ">none</td><td>37.0%</td><td>0.3120</td><td>–</td>" in told
+
+
+def test_a_judgement_without_prices_shows_limits_alone() -> None:
+    within = [{k: v for k, v in one.items() if k != "top3_limit"} for one in JUDGEMENT["tradeoff"][:5]]
+    told = section(rendered({**JUDGEMENT, "tradeoff": within}), "What would be served")
+    assert "prices" not in told
+    assert "<td class='text'>none</td>" in told
 
 
 def test_calibration_is_the_mean_gap_over_all_pairs() -> None:
