@@ -246,6 +246,7 @@ def _print_next(console: Console, settings: Settings) -> None:
         ("items like one", "uv run matching similar CONTENT_ID"),
         ("rebuild the models in SQL", "uv run dbt build"),
         ("all jobs, all model runs", "uv run matching list; uv run matching runs"),
+        ("check the served run", f"uv run matching verify {run.run_id}" if run else ""),
         ("stop the database", "uv run matching down"),
     ]
     console.print("\nWhere to go next", style="italic")
