@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from e2e_chain import AFFILIATE_ID, API_ID, Chain
 from psycopg import sql
+from standalone_page import read_page
 
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse import registry
@@ -104,6 +105,23 @@ def test_the_run_is_a_folder_without_pickles_and_its_bundle_agrees(chain: Chain)
         assert "largest difference" in parity
     else:
         assert "not checked" in parity
+
+
+def test_the_report_of_the_run_shows_all_that_was_measured_and_names_no_user(chain: Chain) -> None:
+    with connect(chain.home.database(), "trainer") as connection:
+        run = registry.active_run(connection)
+    assert run is not None
+    with connect(chain.home.database()) as connection:
+        users = {user for (user,) in connection.execute("select user_id from raw_app.users").fetchall()}
+    page = (chain.home.path / "reports" / f"run-{run.run_id}.html").read_text()
+    read_page(page)
+    assert "Not part of this judgement" not in page
+    for part in ("How good are its lists?", "What would be served", "Learning curves", "Detectors", "Provenance"):
+        assert f"<h2>{part}</h2>" in page
+    assert len(users) > 100
+    assert not users & set(re.findall(r"[\w-]+", page))
+    beside = (chain.home.path / "artifacts" / run.artifact_path / "report.html").read_text()
+    assert beside.split("</h1>")[0] == page.split("</h1>")[0]
 
 
 def dagster_metadata(chain: Chain, asset: str, name: str) -> str:
