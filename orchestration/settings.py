@@ -121,7 +121,7 @@ class Settings:
 
     @property
     def reports_dir(self) -> Path:
-        """One page per state of the data: what changed, and what the gates said of it."""
+        """Pages for people: one per state of the data, and one per judged run."""
         return self.home / "reports"
 
     @property
