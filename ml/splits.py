@@ -20,7 +20,9 @@ PROTOCOL_ID = "t-fix/1"
 VALIDATION_QUANTILE = 0.70
 TEST_QUANTILE = 0.80
 ROLL_WEEKS = 8
-ROLL_QUANTILES = tuple(round(0.45 + 0.05 * step, 2) for step in range(11))
+ROLL_VALIDATION_WEEKS = 4
+"""Settings are chosen once for all windows, so on more users than one week has."""
+ROLL_QUANTILES = (0.35, *(round(0.5 + 0.05 * step, 2) for step in range(10)))
 """End of training, end of validation, and the nine further cuts of the rolling windows on data without a calendar."""
 TEST_SHARE = 0.25
 VALIDATION_SHARE = 0.1
@@ -76,7 +78,8 @@ def weekly_cuts(decisions: DecisionTable, weeks: int = ROLL_WEEKS) -> IntArray:
     monday = (last - timedelta(days=last.weekday())).replace(hour=0, minute=0, second=0, microsecond=0)
     newest = int(monday.timestamp()) * 1_000_000
     # Japan has no daylight saving time: a week is seven times 24 hours.
-    cuts = newest - 7 * MICROSECONDS_PER_DAY * np.arange(weeks, -1, -1) - 1
+    before = [weeks - 1 + ROLL_VALIDATION_WEEKS, *range(weeks - 1, -1, -1)]
+    cuts = newest - 7 * MICROSECONDS_PER_DAY * np.array(before) - 1
     return _training_before(decisions, cuts)
 
 

@@ -6,7 +6,7 @@ Belongs here: the order of these steps, and the verdict as plain values. Does no
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from ml.evaluation.fitting import ValidatedFit, fit_on_validation
 from ml.evaluation.gate import AgainstActive, Incumbent, against, gate, same_recipe
 from ml.evaluation.labels import Labels, item_groups
 from ml.evaluation.metrics import HEADLINE, top_maker_share
-from ml.evaluation.peers import Choices, choose, fit_chosen
+from ml.evaluation.peers import Choices, choose, choose_window, fit_chosen
 from ml.evaluation.protocol import Plan, Round, Test, plan
 from ml.evaluation.scorers import MODEL, Answers, ModelScorer, answer, random_ndcg
 from ml.evaluation.slices import by_floor, by_group, by_popularity, by_tier, cold_items, cold_users, new_items
@@ -203,8 +203,14 @@ def _round(
         fit = fit_on_validation(part.train, part.validation, config, seed, on_progress=steps.next())
     with clock.measure("baselines"):
         chosen = Chosen(fit, choose(part.train, part.validation, part.cut, seed))
+    earlier = [(part.train, part.cut, part.validation)]
     for test in part.tests:
         progress = steps.next()
+        if len(earlier) > 1:
+            with clock.measure("baselines"):
+                anew = chosen.baselines.settings | {WINDOWED: choose_window(earlier)}
+                chosen = replace(chosen, baselines=replace(chosen.baselines, settings=anew))
+        earlier.append((test.known, test.cut, test.window))
         if not len(test.window.users):
             continue
         with clock.measure("refit"):

@@ -3,9 +3,11 @@
 Belongs here: choosing the settings of baselines. Does not belong here: the methods (`ml.baselines`), the test window.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from ml.baselines.content import ContentNeighbours
 from ml.baselines.ease import LARGEST_SIDE, Ease, fits
@@ -14,9 +16,9 @@ from ml.baselines.interface import Scorer, like_matrix
 from ml.baselines.neighbours import ItemNeighbours
 from ml.baselines.popularity import WINDOWS_DAYS, Popularity
 from ml.datasets import Dataset
-from ml.evaluation.metrics import recall
+from ml.evaluation.metrics import HEADLINE, recall
 from ml.evaluation.ranking import rank
-from ml.evaluation.scorers import mean_ndcg
+from ml.evaluation.scorers import evaluate, mean_ndcg
 from ml.evaluation.search import Settings, climb
 from ml.evaluation.windows import Window, among, undecided
 
@@ -111,6 +113,23 @@ def fit_chosen(choices: Choices, known: Dataset, cut: int, seed: int) -> list[Sc
     """Refit every baseline but those for cold items on everything before the test window."""
     names = [name for name in choices.settings if name != "content-kNN"]
     return [Popularity(known, cut), *(fit(name, choices.settings[name], known, cut, seed) for name in names)]
+
+
+def choose_window(earlier: Sequence[tuple[Dataset, int, Window]]) -> Settings:
+    """Return the window of windowed popularity that did best over earlier questions, each with what was known then.
+
+    This baseline decides on promotion and costs nothing to fit, so where tests follow each other it is chosen anew for
+    each of them on all that lies before.
+    """
+    scores = []
+    for days in WINDOWS_DAYS:
+        values = [
+            evaluate(Popularity(known, cut, float(days)), window, depth=10)[1][HEADLINE]
+            for known, cut, window in earlier
+            if len(window.users)
+        ]
+        scores.append(float(np.concatenate(values).mean()) if values else 0.0)
+    return {"window_days": float(WINDOWS_DAYS[int(np.argmax(scores))])} if any(scores) else START["windowed popularity"]
 
 
 def _choose(choices: Choices, name: str, score: Callable[[Settings], float], is_asked: bool) -> None:

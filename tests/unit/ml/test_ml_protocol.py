@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ml.baselines.popularity import WINDOWS_DAYS, Popularity
 from ml.errors import NotEnoughDataError
 from ml.evaluation import judge as judging
 from ml.evaluation import peers
@@ -13,7 +14,7 @@ from ml.evaluation.fitting import ValidatedFit
 from ml.evaluation.gate import Incumbent
 from ml.evaluation.judge import judge
 from ml.evaluation.protocol import plan
-from ml.evaluation.scorers import random_ndcg
+from ml.evaluation.scorers import evaluate, random_ndcg
 from ml.evaluation.windows import random_holdout, window_after
 from ml.splits import PROTOCOL_ID, split_hash, time_split
 
@@ -92,6 +93,17 @@ def test_rolling_windows_are_pooled_with_their_users(world, fitted, tiny, monkey
         assert row["metrics"]["ndcg@10"]["mean"] == pytest.approx(pooled)
         assert row["n_users"] == row["metrics"]["ndcg@10"]["n"] == result.comparisons["EASE"]["difference"]["n"]
     assert result.test_cut == tests[-1].cut
+
+
+def test_the_window_of_popularity_is_chosen_on_all_earlier_questions(world):
+    tests = plan(world, "t-roll-quantiles").rounds[0].tests[:3]
+    scores = {}
+    for days in WINDOWS_DAYS:
+        per_user = [evaluate(Popularity(t.known, t.cut, float(days)), t.window)[1]["ndcg@10"] for t in tests]
+        scores[float(days)] = np.mean(np.concatenate(per_user))
+    assert len(set(scores.values())) > 1
+    chosen = peers.choose_window([(t.known, t.cut, t.window) for t in tests])["window_days"]
+    assert scores[chosen] == max(scores.values())
 
 
 def test_each_side_of_the_split_is_disjoint_and_ordered(world):
