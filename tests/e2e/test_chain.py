@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from e2e_chain import AFFILIATE_ID, API_ID, Chain
+from pgvector import HalfVector
 from psycopg import sql
 from standalone_page import read_page
 
@@ -105,6 +106,41 @@ def test_the_run_is_a_folder_without_pickles_and_its_bundle_agrees(chain: Chain)
         assert "largest difference" in parity
     else:
         assert "not checked" in parity
+
+
+def test_a_row_that_was_changed_is_the_one_thing_a_verification_complains_of(chain: Chain) -> None:
+    """All that must agree about a run does, down to the rows in pgvector; one coordinate of one row does not pass."""
+    change = (
+        "update ml.item_embeddings as i set embedding = %s::halfvec(768) from ml.active_run as a"
+        " where i.run_id = a.run_id and i.item_id = %s"
+    )
+    with connect(chain.home.database(), "trainer", autocommit=True) as connection:
+        [(run_id, item_id, stored)] = connection.execute(
+            "select run_id, item_id, embedding from ml.item_embeddings"
+            " where run_id = (select a.run_id from ml.active_run as a) order by item_id limit 1"
+        ).fetchall()
+        vector = stored.to_numpy().copy()
+        vector[300] += 0.002
+        connection.execute(change, [HalfVector(vector), item_id])
+        try:
+            done = chain.home.run("verify", run_id, "--quick", check=False)
+        finally:
+            connection.execute(change, [stored, item_id])
+        kept = registry.newest_verification(connection, run_id)
+    assert done.returncode == 1
+    assert f"error: run {run_id} is not what it claims to be: pgvector items = encoded" in done.stderr
+    assert kept is not None
+    assert (kept.passed, kept.is_quick) == (False, True)
+    found = {check["name"]: check["status"] for check in kept.checks}
+    has_node = bool(shutil.which("node") and shutil.which("npm"))
+    assert found.pop("TensorFlow.js = SavedModel") == ("passed" if has_node else "not checked")
+    assert found.pop("training again") == "not checked"
+    assert found.pop("pgvector items = encoded") == "failed"
+    assert len(found) == 8
+    assert set(found.values()) == {"passed"}
+    told = chain.home.run("runs", run_id).stdout
+    assert "without training again: failed" in told
+    assert "candidate → active" in told
 
 
 def test_the_report_of_the_run_shows_all_that_was_measured_and_names_no_user(chain: Chain) -> None:

@@ -8,6 +8,7 @@ import pytest
 from psycopg import sql
 
 from orchestration.settings import DatabaseSettings
+from orchestration.warehouse import registry
 from orchestration.warehouse.connection import WarehouseError, connect
 from orchestration.warehouse.migrate import Migration, migrate, read_migrations
 
@@ -59,6 +60,41 @@ def test_connection_errors_are_one_line_and_hold_no_password(
         connect(replace(warehouse, **change))
     assert "\n" not in str(caught.value)
     assert warehouse.password not in str(caught.value)
+
+
+def test_what_an_earlier_version_served_can_be_rolled_back_to(template: DatabaseSettings) -> None:
+    """It kept no activation that a rollback returns to; the reasons of its moves tell it."""
+    earlier, maintenance = replace(template, dbname="earlier"), replace(template, dbname="postgres")
+    with connect(maintenance, autocommit=True) as connection:
+        connection.execute("create database earlier")
+    try:
+        migrate(earlier, [one for one in read_migrations() if one.version < "0008"])
+        moves = [("a", "active", "x"), ("a", "retired", "replaced by b"), ("b", "active", "x"), ("c", "rejected", "x")]
+        moves += [("b", "retired", "replaced by a"), ("a", "active", "x")]
+        with connect(earlier, "trainer") as connection:
+            for run_id in "abc":
+                connection.execute(
+                    "insert into ml.runs (run_id, state, config_name, config, seed, dimensions, data_hash,"
+                    " contract_hash, dbt_manifest_hash, git_sha, code_hash, artifact_path, trained_until, published_at)"
+                    " values (%s, 'retired', '', '{}', 0, 768, '', '', '', '', '', '', now(), now())",
+                    [run_id],
+                )
+            for move in moves:
+                connection.execute(
+                    "insert into ml.run_transitions (run_id, to_state, reason) values (%s, %s, %s)", move
+                )
+            connection.execute("update ml.runs set state = 'active' where run_id = 'a'")
+            connection.execute("insert into ml.active_run (run_id) values ('a')")
+        migrate(earlier)
+        with connect(earlier, "trainer", autocommit=True) as connection:
+            for expected in ("b", "a"):
+                assert registry.rollback_target(connection) == expected
+                assert registry.roll_back(connection, None, "x")[0].run_id == expected
+            with pytest.raises(registry.RegistryError, match="no run was active before a"):
+                registry.roll_back(connection, None, "x")
+    finally:
+        with connect(maintenance, autocommit=True) as connection:
+            connection.execute("drop database earlier with (force)")
 
 
 def test_an_owner_without_superuser_rights_can_migrate_and_act_as_every_role(template: DatabaseSettings) -> None:
