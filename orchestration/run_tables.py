@@ -24,19 +24,19 @@ STATUS = {"passed": "[green]passed[/]", "failed": "[bold red]failed[/]", "not ch
 def runs_table(runs: Sequence[Run]) -> Table:
     """Return the list of runs: which is served, how each did, against what, and whether its vectors are there."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("", "run", "NDCG@10", "minus popularity", "minus active", "gate", "vectors"):
-        table.add_column(name, no_wrap=name == "run", overflow="fold")
+    for name in ("run", "NDCG@10", "minus popularity", "minus active", "gate", "vectors"):
+        table.add_column(name, no_wrap=name == "run", overflow="fold", min_width=max(map(len, name.split()), default=1))
     for run in runs:
         evidence = run.evidence()
         windowed = evidence.get("against windowed popularity", {}).get("difference")
+        mark = "[bold green]●[/]" if run.state == "active" else " "
         table.add_row(
-            "[bold green]●[/]" if run.state == "active" else "",
-            f"{run.run_id}\n[{STYLES[run.state]}]{run.state}[/], {escape(run.config_name)}, seed {run.seed}",
+            f"{mark} {run.run_id}\n  [{STYLES[run.state]}]{run.state}[/], {escape(run.config_name)}, seed {run.seed}",
             "\n".join(_interval(evidence.get("ndcg@10"))),
             "\n".join(_interval(windowed, sign=True)),
             "\n".join(_against_active(run, evidence)),
             _gate(run),
-            _moment(run.published_at).replace(" ", "\n") or "none",
+            f"{run.published_at:%m-%d\n%H:%M}" if run.published_at else "none",
         )
     return table
 
