@@ -129,8 +129,12 @@ def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, 
     features = {"feat_items", "feat_users", "feat_user_histories", "feat_training_examples"}
     expected = {
         "analyst": {node["name"] for node in open_models(manifest)},
-        # What is trained on, and what a gate reads beside it.
-        "trainer": {*features, "feat_as_of", "fct_decisions", "fct_exposures", "landing_freshness"},
+        # What is trained on, what a gate reads beside it, and the names that a judgement tells.
+        "trainer": {
+            *features,
+            *("feat_as_of", "fct_decisions", "fct_exposures", "landing_freshness"),
+            *("dim_makers", "dim_tags"),
+        },
         "serving_owner": {"feat_items"},
         "loader": {"orphan_content_ids"},  # a backfill asks the catalogue for exactly these
         # Monitoring looks at counts, shares and states; the lineage of a served row names the user.
