@@ -16,9 +16,8 @@ def model_findings(scorer: ModelScorer, users: IntArray, lists: IntArray, ndcg: 
     model = scorer.model
     directions = scorer.users(users)[:, FIRST_LEARNED:]
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    seen = np.isin(scorer.items.item_ids, model.id_items)
     return [
-        *check_vectors(scorer.items.learned[seen], "item"),
+        *check_vectors(scorer.items.learned[scorer.seen()], "item"),
         *check_vectors(directions, "user", distinct_histories(histories_of(scorer.dataset.decisions, users))),
         *check_lists(lists, ndcg, chance),
         *check_unknown_rates(model.vocabulary.unknown_rates(scorer.dataset.items)),

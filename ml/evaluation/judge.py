@@ -294,7 +294,7 @@ def _evidence(dataset: Dataset, part: Round, last: Asked, labels: Labels) -> dic
         *by_group(test, groups, few),
         *by_floor(test, few),
     ]
-    seen = np.flatnonzero(np.isin(dataset.items.item_ids, ours.model.id_items))
+    seen = np.flatnonzero(ours.seen())
     return {
         "slices": [asdict(one) for one in slices],
         "calibration": calibration(

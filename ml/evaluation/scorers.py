@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.baselines.interface import Scorer
-from ml.datasets import Dataset, IntArray, histories_of
+from ml.datasets import BoolArray, Dataset, IntArray, histories_of
 from ml.encoding import ItemVectors, encode_items, encode_users
 from ml.evaluation.metrics import HEADLINE, per_user
 from ml.evaluation.ranking import DEPTH, rank
@@ -34,6 +34,11 @@ class ModelScorer:
     def reading(self, dataset: Dataset) -> "ModelScorer":
         """Return the same model reading other decisions of the same users and items."""
         return ModelScorer(self.model, dataset, self.items)
+
+    def seen(self) -> BoolArray:
+        """Tell for each item whether the model learned from decisions on it."""
+        known = set(self.model.id_items.tolist())
+        return np.array([item_id in known for item_id in self.items.item_ids.tolist()], dtype=bool)
 
     def users(self, users: IntArray) -> npt.NDArray[np.float32]:
         """Return stored vectors of users."""
