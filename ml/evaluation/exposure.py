@@ -104,8 +104,9 @@ def item_map(
     if len(rows) < 3:
         return []
     centred = learned[rows].astype(np.float64) - learned[rows].mean(axis=0, dtype=np.float64)
-    left, size, _ = np.linalg.svd(centred, full_matrices=False)
-    places = left[:, :2] * size[:2]
+    # Eigenvectors of the small matrix of inner products: the same components as of a decomposition of the vectors.
+    size, components = np.linalg.eigh(centred @ centred.T)
+    places = components[:, :-3:-1] * np.sqrt(np.maximum(size[:-3:-1], 0))
     # The sign of a component is arbitrary: its largest coordinate points up, so that the map is the same every time.
     places *= np.sign(places[np.abs(places).argmax(axis=0), np.arange(2)])
     return [

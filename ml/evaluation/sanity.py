@@ -40,7 +40,7 @@ def shape(vectors: npt.NDArray[np.float32]) -> Shape:
     n = len(rows)
     cosines = rows @ rows.T
     pairs = max(n * (n - 1), 1)
-    squared = np.linalg.svd(rows, compute_uv=False) ** 2
+    squared = np.maximum(np.linalg.eigvalsh(rows.T @ rows), 0)  # squared singular values, at a tenth of the time
     shares = squared / squared.sum()
     shares = shares[shares > 0]
     duplicate = (np.tril(cosines, -1) > 0.9999).any(axis=1)
