@@ -154,6 +154,8 @@ def judge(
             last.ours, test.window.users, lists, float(last.answers[0].values[HEADLINE].mean()), chance
         )
         passed, reason = gate(comparisons[WINDOWED], findings, against_active)
+        if not planned.decides:
+            passed, reason = False, f"protocol {planned.protocol_id} decides nothing; {reason}"
     with clock.measure("evidence"):
         evidence = _evidence(dataset, planned.rounds[-1], last, labels)
     steps.finish()

@@ -59,6 +59,8 @@ class Plan:
     protocol_id: str
     split_hash: str
     rounds: tuple[Round, ...]
+    decides: bool = True
+    """Whether a verdict under this protocol may promote: not where the future of some users is known of others."""
 
 
 def fixed_time(dataset: Dataset) -> Plan:
@@ -81,14 +83,14 @@ def rolling_quantiles(dataset: Dataset) -> Plan:
 def last_out(dataset: Dataset) -> Plan:
     """L: the last like of every user; leaks the future across users, so it never decides anything."""
     parts = leave_last_out(dataset.decisions)
-    return Plan("l/1", split_hash(dataset, parts), (_by_parts(dataset, parts),))
+    return Plan("l/1", split_hash(dataset, parts), (_by_parts(dataset, parts),), decides=False)
 
 
 def random_splits(dataset: Dataset) -> Plan:
     """R: a random quarter of every user's items, five times; leaks like L."""
     all_parts = [random_quarter(dataset.decisions, len(dataset.items), seed) for seed in RANDOM_SEEDS]
     digest = hashlib.sha256("\n".join(split_hash(dataset, parts) for parts in all_parts).encode()).hexdigest()
-    return Plan("r/1", digest, tuple(_by_parts(dataset, parts) for parts in all_parts))
+    return Plan("r/1", digest, tuple(_by_parts(dataset, parts) for parts in all_parts), decides=False)
 
 
 PROTOCOLS: dict[str, Callable[[Dataset], Plan]] = {

@@ -62,6 +62,18 @@ def test_nothing_that_is_asked_for_is_known(long_world, protocol):
 
 
 @PAIRS
+def test_only_protocols_in_time_decide(long_world, protocol):
+    planned = plan(long_world, protocol)
+    latest_known = max(test.known.decisions.decided_at.max() for part in planned.rounds for test in part.tests)
+    asked = planned.rounds[0].tests[0].window.decided.decided_at
+    assert planned.decides == protocol.startswith("t-")
+    if planned.decides:
+        assert planned.rounds[0].tests[0].cut < asked.min()
+    else:
+        assert asked.min() < latest_known
+
+
+@PAIRS
 def test_history_sizes_count_what_is_left(long_world, protocol):
     table = plan(long_world, protocol).rounds[0].tests[0].known.decisions
     for row in range(0, len(table), 7):
