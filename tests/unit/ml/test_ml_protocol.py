@@ -8,8 +8,7 @@ import pytest
 
 from ml.baselines.popularity import WINDOWS_DAYS, Popularity
 from ml.errors import NotEnoughDataError
-from ml.evaluation import judge as judging
-from ml.evaluation import peers
+from ml.evaluation import asking, peers
 from ml.evaluation.fitting import ValidatedFit
 from ml.evaluation.gate import Incumbent
 from ml.evaluation.judge import judge
@@ -80,8 +79,8 @@ def test_the_active_recipe_is_judged_on_the_same_users(judged):
 
 def test_rolling_windows_are_pooled_with_their_users(world, fitted, tiny, monkeypatch):
     # One model for all windows: what is pinned here is how answers are pooled, not how they are learned.
-    monkeypatch.setattr(judging, "train", lambda *_, **__: fitted)
-    monkeypatch.setattr(judging, "fit_on_validation", lambda part, *_, **__: ValidatedFit(fitted, part, 0))
+    monkeypatch.setattr(asking, "train", lambda *_, **__: fitted)
+    monkeypatch.setattr(asking, "fit_on_validation", lambda part, *_, **__: ValidatedFit(fitted, part, 0))
     monkeypatch.setattr(peers, "TRIALS", 1)
     result = judge(world, tiny, seed=0, protocol="t-roll-quantiles")
     tests = [test for test in plan(world, "t-roll-quantiles").rounds[0].tests if len(test.window.users)]
