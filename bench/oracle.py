@@ -1,6 +1,6 @@
 """How much of what can be known the model finds: NDCG@10 beside scorers that know the planted tastes of the world.
 
-    uv run python bench/oracle.py [--size medium] [--config standard_768] [--epochs 2] [--seed 0]
+    uv run python bench/oracle.py [--size medium] [--config standard_768] [--seed 0]
 
 "Oracle" ranks by the planted probability that a user likes an item, times the odds that the policies show it: a
 held-out like is a like of something that was shown. "Taste alone" leaves out the odds. Both at the cut of protocol
@@ -18,6 +18,7 @@ from sample_world import dataset_of, like_probability
 
 from ml.config import load_config
 from ml.evaluation.bootstrap import interval
+from ml.evaluation.fitting import fit_on_validation
 from ml.evaluation.metrics import HEADLINE
 from ml.evaluation.protocol import plan
 from ml.evaluation.scorers import ModelScorer, evaluate
@@ -40,16 +41,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="medium")
     parser.add_argument("--config", default="standard_768")
-    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     world = build_world(options.size)
     dataset, rows = dataset_of(world)
-    test = plan(dataset).rounds[0].tests[0]
+    part = plan(dataset).rounds[0]
+    test = part.tests[0]
     users = test.window.users
     taste = like_probability(world, rows, users, test.cut)
     odds = world.exposure_odds(users, datetime.fromtimestamp(test.cut / 1e6, UTC))[:, rows]
-    model = train(test.known, load_config(options.config), options.seed, epochs=options.epochs)
+    config = load_config(options.config)
+    chosen = fit_on_validation(part.train, part.validation, config, options.seed).model
+    model = train(test.known, config, options.seed, epochs=chosen.epochs, settled=chosen.settled)
+    print(f"chosen on validation: {chosen.epochs} epochs, {chosen.settled}")
     scorers = [
         ModelScorer(model, test.known),
         Planted("oracle", taste * odds, users),

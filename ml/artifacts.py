@@ -21,6 +21,7 @@ from ml.config import ConfigError, config_from_dict
 from ml.contracts import contract_hash
 from ml.datasets import StringArray
 from ml.errors import ContractError
+from ml.settled import Settled
 from ml.towers import ItemTower, ScoreScale, UserTower
 from ml.training import FittedModel
 from ml.vocabulary import Vocabulary
@@ -30,7 +31,7 @@ VOCABULARY = "vocabulary.json"
 POPULARITY = "popularity.npz"
 SAVED_MODEL = "user_tower_saved_model"
 TOWERS: dict[str, type] = {"item_tower": ItemTower, "user_tower": UserTower, "score_scale": ScoreScale}
-FORMAT = 1
+FORMAT = 2
 
 
 def save(run_dir: Path, model: FittedModel, provenance: dict[str, Any]) -> None:
@@ -61,6 +62,7 @@ def save(run_dir: Path, model: FittedModel, provenance: dict[str, Any]) -> None:
             "config": model.config.as_dict(),
             "seed": model.seed,
             "epochs": model.epochs,
+            "settled": model.settled.as_dict(),
             "trained_until": model.trained_until,
             "curve": model.curve,
             "weights": {name: _weights(tower) for name, tower in towers.items()},
@@ -119,6 +121,7 @@ def load(run_dir: Path) -> FittedModel:
         trained_until=int(manifest["trained_until"]),
         seed=int(manifest["seed"]),
         epochs=int(manifest["epochs"]),
+        settled=Settled.from_dict(manifest["settled"]),
         curve=list(manifest["curve"]),
     )
 

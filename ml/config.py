@@ -44,6 +44,13 @@ class ModelConfig:
     user_hidden: int = 32
     """Hidden units of the correction that is added to the linear map of the history."""
 
+    decided_weight: float = 0.8
+    """What a decision of any kind says of taste beside a like, where training starts; 0 looks at likes alone."""
+    user_power: float = 0.3
+    """Users count by their likes to the power of one minus this in the start."""
+    start: str = "linear"
+    """linear: towers start from a linear autoencoder in closed form; random: from random vectors."""
+
     batch_contexts: int = 256
     """User moments per step; each is asked for several likes at once."""
     targets_per_context: int = 8
@@ -73,7 +80,7 @@ class ModelConfig:
     max_temperature: float = 0.5
     """Upper bound of the learned temperature."""
 
-    learning_rate: float = 0.001
+    learning_rate: float = 0.0001
     """Adam step size at the start."""
     learning_rate_decay: float = 0.95
     """Factor on the step size per epoch; does not depend on the number of epochs, so a refit repeats it."""
@@ -110,6 +117,10 @@ class ModelConfig:
             raise ConfigError("temperature must lie between min_temperature and max_temperature")
         if len(self.prefix_weights) != len(PREFIXES) - 1 or min(self.prefix_weights) < 0:
             raise ConfigError(f"prefix_weights needs {len(PREFIXES) - 1} values, none below 0")
+        if self.start not in ("linear", "random"):
+            raise ConfigError("start must be linear or random")
+        if self.decided_weight < 0 or not 0 <= self.user_power <= 1:
+            raise ConfigError("decided_weight must not be negative, user_power lies between 0 and 1")
         if self.nope_weight < 0 or self.weight_decay < 0 or self.full_softmax_limit < 0:
             raise ConfigError("nope_weight, weight_decay and full_softmax_limit must not be negative")
 

@@ -21,8 +21,13 @@ FILLER_COORDINATE: Final = 1
 FIRST_LEARNED: Final = 2
 PREFIXES: Final = (64, 128, 256, 768)
 """Prefixes of the stored vector that are good vectors on their own; each includes the two special coordinates."""
-BETA: Final = 0.5
-"""Weight of the popularity prior coordinate in a user vector, before normalisation."""
+PRIOR_UNIT: Final = 8.0
+"""The prior coordinate of an item is its prior divided by this, that of a user the weight of the prior times it."""
+PRIOR_LIMIT: Final = 16.0
+"""Priors are centred log counts, cut off here; it fixes the length that all item vectors are filled up to."""
+STORED_NORM: Final = (1 + (PRIOR_LIMIT / PRIOR_UNIT) ** 2) ** 0.5
+"""What stored item coordinates are divided by: the same for every item and every publication, so that rows written on
+different days can be compared, and a history can be read from stored vectors."""
 
 ITEM_COLUMNS: Final = {
     "item_id": "text",
@@ -109,6 +114,6 @@ def contract_hash() -> str:
     content = {
         "tables": {name: sorted(columns.items()) for name, columns in TABLES.items()},
         "decisions": DECISIONS,
-        "vector": [DIMENSIONS, LEARNED, PRIOR_COORDINATE, FILLER_COORDINATE, PREFIXES, BETA],
+        "vector": [DIMENSIONS, LEARNED, PRIOR_COORDINATE, FILLER_COORDINATE, PREFIXES, PRIOR_UNIT, PRIOR_LIMIT],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

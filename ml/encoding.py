@@ -12,8 +12,10 @@ import tensorflow as tf
 from ml.contracts import DIMENSIONS, FIRST_LEARNED
 from ml.datasets import MICROSECONDS_PER_DAY, Histories, ItemTable, StringArray
 from ml.errors import ContractError
+from ml.popularity import HALF_LIVES_DAYS
 from ml.towers import item_layout
 from ml.training import FittedModel, encode_rows
+from ml.vocabulary import ItemFeatures
 
 ENCODE_USERS = 256
 
@@ -26,9 +28,15 @@ class ItemVectors:
     embedding: npt.NDArray[np.float32]
     """Items x 768, unit norm: prior, filler, learned."""
     learned: npt.NDArray[np.float32]
-    """Items x 766, unit norm: what the user tower reads a prefix of."""
+    """Items x 766, norm below 1: what the user tower reads a prefix of."""
     popularity_prior: npt.NDArray[np.float32]
-    """Prior in cosine units; it is already inside `embedding`."""
+    """Centred log popularity; it is already inside `embedding`."""
+
+    @property
+    def directions(self) -> npt.NDArray[np.float32]:
+        """Items x 766, unit norm: the learned vectors without their length."""
+        norms = np.linalg.norm(self.learned, axis=1, keepdims=True)
+        return self.learned / np.maximum(norms, np.float32(1e-12))
 
 
 @dataclass(frozen=True)
@@ -42,23 +50,37 @@ class TowerInputs:
 
 
 def encode_items(
-    model: FittedModel, items: ItemTable, log_popularity: npt.NDArray[np.float32] | None = None
+    model: FittedModel,
+    items: ItemTable,
+    log_popularity: npt.NDArray[np.float32] | None = None,
+    features: ItemFeatures | None = None,
 ) -> ItemVectors:
     """Encode items; those without a decision in training by content alone.
 
-    `log_popularity` (half-lives x items) replaces the popularity as of the end of training.
+    `log_popularity` (half-lives x items) replaces the popularity as of the end of training; `features` are those of the
+    items under the vocabulary of the model, where somebody has them already.
     """
-    known = {item_id: row + 1 for row, item_id in enumerate(model.id_items)}
-    numbers = np.array([known.get(item_id, 0) for item_id in items.item_ids], dtype=np.int64)
-    learned = encode_rows(model, model.vocabulary.features(items), numbers)
+    numbers = id_numbers(model, items)
+    learned = encode_rows(model, features or model.vocabulary.features(items), numbers)
     if log_popularity is None:
-        padded = np.concatenate([model.unseen_log_popularity[:, None], model.log_popularity], axis=1)
-        log_popularity = padded[:, numbers]
-    prior = float(model.scale.temperature()) * (np.asarray(model.scale.prior_weights()) @ log_popularity)
+        log_popularity = item_log_popularity(model, items)
+    prior = log_popularity[HALF_LIVES_DAYS.index(model.settled.half_life_days)]
     prior = (prior - prior.mean()).astype(np.float32) if len(prior) else prior.astype(np.float32)
     embedding = item_layout(learned, prior)
     require_unit(embedding, "item")
     return ItemVectors(items.item_ids, embedding, learned, prior)
+
+
+def id_numbers(model: FittedModel, items: ItemTable) -> npt.NDArray[np.int64]:
+    """Return the row of each item in the id table; 0 for an item without a decision in training."""
+    known = {item_id: row + 1 for row, item_id in enumerate(model.id_items)}
+    return np.array([known.get(item_id, 0) for item_id in items.item_ids], dtype=np.int64)
+
+
+def item_log_popularity(model: FittedModel, items: ItemTable) -> npt.NDArray[np.float32]:
+    """Return log popularity (half-lives x items) as of the end of training."""
+    padded = np.concatenate([model.unseen_log_popularity[:, None], model.log_popularity], axis=1)
+    return padded[:, id_numbers(model, items)]
 
 
 def encode_users(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ml.datasets import MICROSECONDS_PER_DAY, BoolArray, DecisionTable, FloatArray, IntArray
 
-HALF_LIVES_DAYS: tuple[float | None, ...] = (3.0, 30.0, None)
+HALF_LIVES_DAYS: tuple[float | None, ...] = (3.0, 7.0, 30.0, None)
 """None never fades."""
 SMOOTHING = 0.5
 """Likes added to every item, so that an item without likes has a finite logarithm."""

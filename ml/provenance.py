@@ -16,6 +16,7 @@ FIELDS = {
     "config": "configuration",
     "seed": "seed",
     "epochs": "epochs",
+    "settled": "values chosen on validation",
     "trained_until": "end of training data",
     "dbt_manifest_hash": "dbt models",
     "git_sha": "commit",

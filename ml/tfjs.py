@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.artifacts import SAVED_MODEL, load_served_user_tower, read_manifest
-from ml.contracts import BETA, DECISIONS, DIMENSIONS, FIRST_LEARNED
+from ml.contracts import DECISIONS, DIMENSIONS, FIRST_LEARNED, STORED_NORM
 from ml.encoding import TowerInputs
 from ml.errors import ContractError, NodeMissingError
 
@@ -60,7 +60,7 @@ def export_user_tower(run_dir: Path) -> Path:
             "contract_hash": manifest["contract_hash"],
             "trained_until": manifest["trained_until"],
             "dimensions": DIMENSIONS,
-            "beta": BETA,
+            "stored_norm": STORED_NORM,
             "history_length": config["history_length"],
             "history_dimensions": config["history_dimensions"],
             "history_coordinates": [FIRST_LEARNED, FIRST_LEARNED + config["history_dimensions"]],
@@ -69,8 +69,7 @@ def export_user_tower(run_dir: Path) -> Path:
             "output": OUTPUT,
             "notes": [
                 "Events newest first, padded with zeros; mask is 1 for an event and 0 for padding.",
-                "history_vectors are the given coordinates of the stored item vector, divided by the norm of "
-                "all its learned coordinates.",
+                "history_vectors are the given coordinates of the stored item vector, times stored_norm.",
                 "age_days counts from the newest event of the user.",
             ],
         }

@@ -12,16 +12,22 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ml.config import ModelConfig
-from ml.contracts import BETA, DECISIONS, LEARNED
-from ml.popularity import HALF_LIVES_DAYS
+from ml.contracts import DECISIONS, LEARNED, LIKE, NOPE, PRIOR_LIMIT, PRIOR_UNIT, SKIP, STORED_NORM
+from ml.settled import Settled
 from ml.vocabulary import BAG_FIELDS, N_SCALARS, ItemFeatures, Vocabulary
 
+RETURNING_DAYS = 30.0
+"""Span of a history at which a user counts half as one who returns on other days."""
 _NARROWER = {"tags": 1, "performers": 1, "label_ids": 4}
 
 
 @keras.saving.register_keras_serializable(package="matching")
 class ItemTower(keras.Model):
-    """Item vector = content features through one hidden layer + an embedding of the item id, if it has one."""
+    """Item vector = content features through one hidden layer + an embedding of the item id, if it has one.
+
+    Its norm lies below 1 and is learned: an item that little is known of stays short, so that neither as a candidate
+    nor within a history does it speak louder than its evidence.
+    """
 
     def __init__(
         self, n_ids: int, vocabulary_sizes: Mapping[str, int], bag_dimensions: int, hidden: int, **kwargs: Any
@@ -50,18 +56,18 @@ class ItemTower(keras.Model):
         self.id_table = self.add_weight(name="id_table", shape=(n_ids + 1, LEARNED), initializer=_normal(LEARNED))
         self.built = True
 
-    def content(self, bags: Mapping[str, tf.SparseTensor], scalars: tf.Tensor) -> tf.Tensor:
-        """Return the part of the vector that needs no item id, not normalised."""
+    def hidden(self, bags: Mapping[str, tf.SparseTensor], scalars: tf.Tensor) -> tf.Tensor:
+        """Return the hidden layer of the content part."""
         parts = [tf.sparse.sparse_dense_matmul(bags[field], self.tables[field]) for field in BAG_FIELDS]
         inputs = tf.concat([*parts, scalars], axis=1)
-        hidden = tf.nn.gelu(tf.matmul(inputs, self.hidden_kernel) + self.hidden_bias, approximate=True)
-        return tf.matmul(hidden, self.output_kernel)
+        return tf.nn.gelu(tf.matmul(inputs, self.hidden_kernel) + self.hidden_bias, approximate=True)
 
     def call(
         self, bags: Mapping[str, tf.SparseTensor], scalars: tf.Tensor, id_rows: tf.Tensor, id_mask: tf.Tensor
     ) -> tf.Tensor:
-        """Return unit vectors; `id_mask` 0 hides the id of an item."""
-        return tf.math.l2_normalize(self.content(bags, scalars) + id_rows * id_mask[:, None], axis=1)
+        """Return vectors of norm below 1; `id_mask` 0 hides the id of an item."""
+        raw = tf.matmul(self.hidden(bags, scalars), self.output_kernel) + id_rows * id_mask[:, None]
+        return raw * tf.math.rsqrt(1.0 + tf.reduce_sum(tf.square(raw), axis=1, keepdims=True))
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds this tower."""
@@ -77,37 +83,52 @@ class ItemTower(keras.Model):
 class UserTower(keras.Model):
     """User vector = linear map of fading sums over the history, plus a small correction; it knows no user id.
 
-    With one head and the correction at zero this is a linear item-to-item model over a fading history.
+    An event weighs floor + (1 - floor) exp(-place / memory), place 0 being the newest, times an attention factor that
+    starts at 1 and learns from the kind of decision, place and age. With the correction at zero the tower is a linear
+    item-to-item model over a fading history.
     """
 
     def __init__(self, history_dimensions: int, heads: int, hidden: int, **kwargs: Any) -> None:
-        """Create all weights; at the start a user is the mean of what the user liked."""
+        """Create all weights; at the start a user is the sum of what the user liked."""
         super().__init__(**kwargs)
         self.settings = {"history_dimensions": history_dimensions, "heads": heads, "hidden": hidden}
         self.heads = heads
         self.channels = heads * len(DECISIONS)
         width = self.channels * history_dimensions
-        start = np.zeros((self.channels, history_dimensions, LEARNED), dtype=np.float32)
-        start[:heads] = np.eye(history_dimensions, LEARNED, dtype=np.float32) / heads
+        self.log_memory = self.add_weight(name="log_memory", shape=(heads,), initializer="zeros")
+        self.floor_logit = self.add_weight(name="floor_logit", shape=(heads,), initializer="zeros")
         self.event_kernel = self.add_weight(name="event_kernel", shape=(5, 16), initializer="glorot_uniform")
         self.event_bias = self.add_weight(name="event_bias", shape=(16,), initializer="zeros")
-        self.event_output = self.add_weight(name="event_output", shape=(16, heads), initializer="glorot_uniform")
-        self.event_level = self.add_weight(name="event_level", shape=(heads,), initializer="ones")
-        self.linear_kernel = self.add_weight(
-            name="linear_kernel", shape=(width, LEARNED), initializer=_constant(start.reshape(width, LEARNED))
-        )
+        self.event_output = self.add_weight(name="event_output", shape=(16, heads), initializer="zeros")
+        self.linear_kernel = self.add_weight(name="linear_kernel", shape=(width, LEARNED), initializer="zeros")
         self.default_vector = self.add_weight(
-            name="default_vector", shape=(LEARNED,), initializer=_normal(LEARNED * 100)
+            name="default_vector", shape=(LEARNED,), initializer=_normal(LEARNED * 1_000_000)
         )
         self.hidden_kernel = self.add_weight(
             name="hidden_kernel", shape=(width + self.channels, hidden), initializer="glorot_uniform"
         )
         self.hidden_bias = self.add_weight(name="hidden_bias", shape=(hidden,), initializer="zeros")
         self.hidden_output = self.add_weight(name="hidden_output", shape=(hidden, LEARNED), initializer="zeros")
+        self.prior_levels = self.add_weight(name="prior_levels", shape=(2,), initializer="zeros", trainable=False)
+        identity = np.eye(history_dimensions, LEARNED, dtype=np.float32)
+        self.start_from(identity, np.zeros_like(identity), Settled())
         self.built = True
         matrix = tf.TensorSpec([None, None], tf.float32)
         history = tf.TensorSpec([None, None, history_dimensions], tf.float32)
         self.compiled_call = tf.function(self.call, input_signature=[history, matrix, matrix, matrix])
+
+    def start_from(
+        self, of_likes: npt.NDArray[np.float32], of_decisions: npt.NDArray[np.float32], settled: Settled
+    ) -> None:
+        """Set the maps of likes and of other decisions (history coordinates x 766), the fading and the prior's weights.
+
+        Further heads fade four times as slowly as the one before.
+        """
+        kinds = {LIKE: of_likes, NOPE: of_decisions, SKIP: of_decisions}
+        self.linear_kernel.assign(np.concatenate([kinds[k] / self.heads for k in DECISIONS for _ in range(self.heads)]))
+        self.log_memory.assign(np.log(settled.memory * 4.0 ** np.arange(self.heads)))
+        self.floor_logit.assign(np.full(self.heads, np.log(settled.floor / (1 - settled.floor))))
+        self.prior_levels.assign([settled.prior_weight, settled.returning_prior_weight])
 
     def event_weights(self, decisions: tf.Tensor, age_days: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Return users x events x channels: how much each event counts, by kind of decision, place and age.
@@ -115,20 +136,23 @@ class UserTower(keras.Model):
         Events come newest first; `age_days` counts from the newest event of the user, so that a vector does not
         depend on the moment of encoding and training sees the same range as serving.
         """
-        rank = tf.math.log1p(tf.cast(tf.range(tf.shape(decisions)[1]), tf.float32))[None, :] * tf.ones_like(decisions)
+        place = tf.cast(tf.range(tf.shape(decisions)[1]), tf.float32)[None, :] * tf.ones_like(decisions)
         kinds = [tf.nn.relu(decisions), tf.nn.relu(-decisions), 1.0 - tf.abs(decisions)]
-        features = tf.stack([*kinds, rank, tf.math.log1p(tf.nn.relu(age_days))], axis=2)
-        flat = tf.reshape(features, [-1, 5])
-        linear = tf.matmul(flat, self.event_kernel) + self.event_bias
+        features = tf.stack([*kinds, tf.math.log1p(place), tf.math.log1p(tf.nn.relu(age_days))], axis=2)
+        linear = tf.matmul(tf.reshape(features, [-1, 5]), self.event_kernel) + self.event_bias
         # Softsign, not tanh: a tanh right behind a product is fused, and TensorFlow.js has no such kernel on the CPU.
         hidden = linear / (1.0 + tf.abs(linear))
-        weights = tf.sigmoid(tf.matmul(hidden, self.event_output) + self.event_level)
-        weights = tf.reshape(weights, [-1, tf.shape(decisions)[1], self.heads]) * mask[:, :, None]
+        shape = [-1, tf.shape(decisions)[1], self.heads]
+        attention = 2.0 * tf.sigmoid(tf.reshape(tf.matmul(hidden, self.event_output), shape))
+        floor = tf.sigmoid(self.floor_logit)
+        fading = floor + (1.0 - floor) * tf.exp(-place[:, :, None] * tf.exp(-self.log_memory))
+        weights = attention * fading * mask[:, :, None]
         return tf.concat([weights * kind[:, :, None] for kind in kinds], axis=2)
 
     def combine(self, sums: tf.Tensor, totals: tf.Tensor) -> tf.Tensor:
         """Return unit directions from weighted sums of history vectors (users x channels x coordinates)."""
-        scaled = sums * tf.math.rsqrt(totals + 1.0)[:, :, None]
+        # One scale for all channels, so that likes and other decisions keep their proportion.
+        scaled = sums * tf.math.rsqrt(tf.reduce_sum(totals, axis=1, keepdims=True) + 1.0)[:, :, None]
         flat = tf.reshape(scaled, [-1, self.channels * self.settings["history_dimensions"]])
         extra = tf.concat([flat, tf.math.log1p(totals)], axis=1)
         hidden = tf.nn.gelu(tf.matmul(extra, self.hidden_kernel) + self.hidden_bias, approximate=True)
@@ -142,11 +166,17 @@ class UserTower(keras.Model):
         weights = self.event_weights(decisions, age_days, mask)
         return self.combine(tf.matmul(weights, history_vectors, transpose_a=True), tf.reduce_sum(weights, axis=1))
 
+    def prior_weight(self, age_days: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Return how much popularity counts for each user (users x 1): by how many days the history spans."""
+        span = tf.reduce_max(age_days * mask, axis=1, keepdims=True)
+        returning = returning_share(span)
+        return self.prior_levels[0] * (1.0 - returning) + self.prior_levels[1] * returning
+
     def call(self, history_vectors: tf.Tensor, decisions: tf.Tensor, age_days: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Return stored user vectors: [beta, 0, direction] / sqrt(1 + beta^2)."""
+        """Return stored user vectors: [weight of the prior, 0, direction], scaled to unit norm."""
         directions = self.directions(history_vectors, decisions, age_days, mask)
-        special = tf.ones_like(directions[:, :1])
-        return tf.concat([special * BETA, special * 0.0, directions], axis=1) / np.float32(np.sqrt(1 + BETA**2))
+        prior = self.prior_weight(age_days, mask) * PRIOR_UNIT
+        return tf.concat([prior, prior * 0.0, directions], axis=1) * tf.math.rsqrt(1.0 + prior * prior)
 
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds this tower."""
@@ -160,17 +190,14 @@ class UserTower(keras.Model):
 
 @keras.saving.register_keras_serializable(package="matching")
 class ScoreScale(keras.Model):
-    """Temperature and popularity weights: logit = cosine / tau + sum of w x log popularity."""
+    """Temperature: logit = (cosine + weight of the prior x prior) / tau."""
 
     def __init__(self, temperature: float, low: float, high: float, **kwargs: Any) -> None:
-        """Create the weights."""
+        """Create the weight."""
         super().__init__(**kwargs)
         self.settings = {"temperature": temperature, "low": low, "high": high}
         self.raw_temperature = self.add_weight(
             name="raw_temperature", shape=(), initializer=_constant(np.float32(np.log(temperature)))
-        )
-        self.raw_weights = self.add_weight(
-            name="raw_weights", shape=(len(HALF_LIVES_DAYS),), initializer=_constant(np.float32(-1.0))
         )
         self.built = True
 
@@ -180,10 +207,6 @@ class ScoreScale(keras.Model):
             tf.clip_by_value(self.raw_temperature, np.log(self.settings["low"]), np.log(self.settings["high"]))
         )
 
-    def prior_weights(self) -> tf.Tensor:
-        """Return the non-negative weight of each half-life."""
-        return tf.nn.softplus(self.raw_weights)
-
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds this scale."""
         return {**super().get_config(), **self.settings}
@@ -192,6 +215,12 @@ class ScoreScale(keras.Model):
     def from_config(cls, config: dict[str, Any]) -> "ScoreScale":
         """Rebuild a scale."""
         return cls(**{key: value for key, value in config.items() if key != "dtype"})
+
+
+def returning_share(span_days: Any) -> Any:
+    """Return how much a user counts as one who returns on other days, from the days that the history spans."""
+    squared = span_days * span_days
+    return squared / (squared + RETURNING_DAYS**2)
 
 
 def build_towers(config: ModelConfig, vocabulary: Vocabulary, n_ids: int) -> tuple[ItemTower, UserTower, ScoreScale]:
@@ -212,12 +241,11 @@ def sparse_bags(features: ItemFeatures, sizes: Mapping[str, int]) -> dict[str, t
 
 
 def item_layout(learned: npt.NDArray[np.float32], prior: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return stored item vectors [b / beta, f, v] / M, all of unit norm (MIPS to cosine, Bachrach et al. 2014)."""
-    first = prior.astype(np.float64) / BETA
-    squared = 1 + first**2
-    largest = squared.max() if len(squared) else 1.0
-    filler = np.sqrt(np.maximum(largest - squared, 0))
-    stored = np.concatenate([first[:, None], filler[:, None], learned.astype(np.float64)], axis=1) / np.sqrt(largest)
+    """Return stored item vectors [p / unit, f, v] / M, all of unit norm (MIPS to cosine, Bachrach et al. 2014)."""
+    first = np.clip(prior.astype(np.float64), -PRIOR_LIMIT, PRIOR_LIMIT) / PRIOR_UNIT
+    squared = (learned.astype(np.float64) ** 2).sum(axis=1) + first**2
+    filler = np.sqrt(STORED_NORM**2 - squared)
+    stored = np.concatenate([first[:, None], filler[:, None], learned.astype(np.float64)], axis=1) / STORED_NORM
     return stored.astype(np.float32)
 
 

@@ -5,7 +5,7 @@ Belongs here: optimisation and what it returns. Does not belong here: drawing ba
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -15,14 +15,16 @@ import tensorflow as tf
 
 from ml.config import ModelConfig
 from ml.contracts import LEARNED
-from ml.datasets import Dataset, StringArray
+from ml.datasets import Dataset, DecisionTable, IntArray, StringArray
 from ml.errors import NotEnoughDataError
 from ml.losses import nope_loss, prefix_scores, softmax_loss
-from ml.popularity import log_popularity_at, popularity_blocks
+from ml.popularity import HALF_LIVES_DAYS, log_popularity_at, popularity_blocks
 from ml.progress import ProgressCallback, ignore_progress, throttled
 from ml.sampling import Batch, BatchSource
+from ml.settled import Settled
 from ml.towers import ItemTower, ScoreScale, UserTower, build_towers, sparse_bags
 from ml.vocabulary import BAG_FIELDS, ItemFeatures, Vocabulary, fit_vocabulary
+from ml.warm_start import before_squashing, imitate, linear_towers, spectrum
 
 ENCODE_ROWS = 4_096
 SCALE_RATE = 10.0
@@ -47,6 +49,8 @@ class FittedModel:
     trained_until: int
     seed: int
     epochs: int
+    settled: Settled = field(default_factory=Settled)
+    """What validation chose."""
     curve: list[dict[str, float]] = field(default_factory=list)
     """Per epoch: loss, validation score where there is one, examples per second."""
 
@@ -80,6 +84,7 @@ class Trainer:
         self.model, self.features, self.is_full = model, features, full
         self.sizes = model.vocabulary.sizes()
         self.log_popularity = tf.constant(log_popularity)
+        self.prior_row = HALF_LIVES_DAYS.index(model.settled.half_life_days)
         self.id_variable = model.item_tower.id_table.value
         self.id_adam = RowAdam(self.id_variable)
         towers = (model.item_tower, model.user_tower, model.scale)
@@ -150,9 +155,9 @@ class Trainer:
             users = self._users(batch, items)
             inverse = 1.0 / model.scale.temperature()
             popularity = tf.gather(self.log_popularity, batch["candidates"], axis=2)
-            prior = tf.einsum("k,bkc->bc", model.scale.prior_weights(), popularity)
-            prior = tf.gather(prior, batch["blocks"])
-            logits = [scores * inverse + prior for scores in prefix_scores(users, items)]
+            prior = tf.gather(popularity[:, self.prior_row, :], batch["blocks"])
+            prior *= model.user_tower.prior_weight(batch["age_days"], batch["mask"])
+            logits = [(scores + prior) * inverse for scores in prefix_scores(users, items)]
             loss = softmax_loss(logits[-1], batch["adjustment"], batch["slots"], batch["valid"])
             total = loss
             for weight, prefix_logits in zip(config.prefix_weights, logits, strict=False):
@@ -169,8 +174,8 @@ class Trainer:
         self.id_adam.apply(id_numbers, gradients[0], rate, step, config.weight_decay)
         corrected = rate * tf.sqrt(1 - tf.pow(0.999, step)) / (1 - tf.pow(0.9, step))
         for variable, gradient, (first, second) in zip(self.dense, gradients[1:], self.moments, strict=True):
-            # Temperature and prior weights are few and far-reaching: they settle within an epoch at a larger step.
-            is_scale = variable.shape.rank == 0 or variable.shape == self.model.scale.raw_weights.shape
+            # The temperature is one far-reaching number: it settles within an epoch at a larger step.
+            is_scale = variable.shape.rank == 0
             factor = SCALE_RATE if is_scale else 1.0
             decay = 0.0 if is_scale else config.weight_decay
             first.assign(0.9 * first + 0.1 * gradient)
@@ -196,39 +201,68 @@ class Trainer:
         return tower.combine(tf.reshape(sums, [-1, tower.channels, width]), tf.reduce_sum(weights, axis=1))
 
 
-def train(
-    dataset: Dataset,
-    config: ModelConfig,
-    seed: int,
-    train_until: int | None = None,
-    *,
-    validate: Callable[[FittedModel], float] | None = None,
-    epochs: int | None = None,
-    on_progress: ProgressCallback = ignore_progress,
-) -> FittedModel:
-    """Fit on decisions up to and including `train_until` (default: all of them).
+class LinearStart:
+    """The linear autoencoder of some decisions, from which towers can start again with other settled values."""
 
-    With `validate`, the epoch with the best score is kept and training stops after `config.patience` worse ones.
-    Without it, exactly `epochs` epochs run (default `config.max_epochs`).
-    """
+    def __init__(self, model: FittedModel, decisions: DecisionTable, features: ItemFeatures) -> None:
+        """Decompose; `features` are those of `model.id_items`."""
+        config, tower = model.config, model.item_tower
+        self._spectrum = spectrum(
+            decisions, len(features), LEARNED, config.decided_weight, config.user_power, model.seed
+        )
+        bags = sparse_bags(features, model.vocabulary.sizes())
+        self._hidden = tower.hidden(bags, tf.constant(features.scalars)).numpy()
+
+    def put(self, model: FittedModel) -> None:
+        """Let the towers of a model start from what `model.settled` says."""
+        config, settled = model.config, model.settled
+        linear = linear_towers(
+            self._spectrum,
+            settled.penalty,
+            config.decided_weight,
+            settled.decided_share,
+            config.history_dimensions,
+            LEARNED,
+        )
+        model.user_tower.start_from(linear.of_likes, linear.of_decisions, settled)
+        wanted = before_squashing(linear.items)
+        kernel = imitate(self._hidden, wanted, np.ones(len(wanted)))
+        model.item_tower.output_kernel.assign(kernel)
+        ids = np.concatenate([np.zeros((1, LEARNED), np.float32), wanted - self._hidden @ kernel])
+        model.item_tower.id_table.assign(ids)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A model before its first step, and what it will be fitted on."""
+
+    model: FittedModel
+    decisions: DecisionTable
+    """Items are numbered within the training catalogue."""
+    features: ItemFeatures
+    released_at: IntArray
+    start: LinearStart | None
+    """None where towers start from random vectors."""
+
+
+def prepare(
+    dataset: Dataset, config: ModelConfig, seed: int, train_until: int | None, settled: Settled, epochs: int
+) -> Fresh:
+    """Build towers, vocabulary and popularity for decisions up to and including `train_until` (default: all)."""
     until = int(train_until if train_until is not None else dataset.decisions.decided_at.max(initial=0))
     decisions = dataset.until(until).decisions
     require_enough(decisions.user_index, decisions.is_first_like)
     keras.utils.set_random_seed(seed)
-    rng = np.random.default_rng(seed)
-
     seen = np.unique(decisions.item_index)
     number = np.full(len(dataset.items), -1, dtype=np.int64)
     number[seen] = np.arange(len(seen))
-    numbered = decisions.take(np.ones(len(decisions), dtype=bool))
-    numbered = type(decisions)(**{**vars(numbered), "item_index": number[decisions.item_index]})
+    numbered = replace(decisions, item_index=number[decisions.item_index])
     vocabulary = fit_vocabulary(dataset.items, until, config.vocabulary_min_count, config.title_buckets)
     features = vocabulary.features(dataset.items.take(seen))
     # The first moment after the last event: everything in the training window counts.
     final = log_popularity_at(decisions, len(dataset.items), until + 1)
-    blocks = popularity_blocks(numbered, len(seen), config.popularity_blocks)
     item_tower, user_tower, scale = build_towers(config, vocabulary, len(seen))
-    limit = epochs if epochs is not None else config.max_epochs
+    user_tower.prior_levels.assign([settled.prior_weight, settled.returning_prior_weight])
     model = FittedModel(
         config=config,
         vocabulary=vocabulary,
@@ -240,9 +274,38 @@ def train(
         unseen_log_popularity=final.min(axis=1),
         trained_until=until,
         seed=seed,
-        epochs=limit,
+        epochs=epochs,
+        settled=settled,
     )
-    source = BatchSource(numbered, dataset.items.released_at[seen], blocks, config, rng)
+    start = LinearStart(model, numbered, features) if config.start == "linear" else None
+    return Fresh(model, numbered, features, dataset.items.released_at[seen], start)
+
+
+def train(
+    dataset: Dataset,
+    config: ModelConfig,
+    seed: int,
+    train_until: int | None = None,
+    *,
+    validate: Callable[[FittedModel], float] | None = None,
+    epochs: int | None = None,
+    settled: Settled | None = None,
+    on_progress: ProgressCallback = ignore_progress,
+) -> FittedModel:
+    """Fit on decisions up to and including `train_until` (default: all of them).
+
+    With `validate`, the epoch with the best score is kept, the start counting as epoch 0, and training stops after
+    `config.patience` worse ones. Without it, exactly `epochs` epochs run (default `config.max_epochs`). `settled` holds
+    what validation chose before.
+    """
+    limit = epochs if epochs is not None else config.max_epochs
+    fresh = prepare(dataset, config, seed, train_until, settled or Settled(), limit)
+    model, numbered, features, released_at = fresh.model, fresh.decisions, fresh.features, fresh.released_at
+    if fresh.start is not None:
+        fresh.start.put(model)
+    blocks = popularity_blocks(numbered, len(features), config.popularity_blocks)
+    rng = np.random.default_rng(seed)
+    source = BatchSource(numbered, released_at, blocks, config, rng)
     trainer = Trainer(model, features, blocks.log_popularity, source.is_full)
     chosen = _run_epochs(trainer, source, model, limit, validate, throttled(on_progress))
     return FittedModel(**{**vars(model), "epochs": chosen})
@@ -284,6 +347,9 @@ def _run_epochs(
 ) -> int:
     best_score, best_epoch, best_weights = -np.inf, limit, None
     config = model.config
+    if validate is not None and config.start == "linear":
+        best_score, best_epoch, best_weights = validate(model), 0, trainer.weights()
+        model.curve.append({"epoch": 0.0, "validation": best_score})
     for epoch in range(1, limit + 1):
         trainer.rate.assign(config.learning_rate * config.learning_rate_decay ** (epoch - 1))
         started, losses, examples = time.perf_counter(), [], 0.0

@@ -132,7 +132,9 @@ class SearchSpace:
 
 SPACE = SearchSpace(
     (
-        Range("learning_rate", 3e-4, 1e-2, is_log=True),
+        Choice("decided_weight", (0.0, 0.3, 0.6, 0.8, 1.0)),
+        Choice("user_power", (0.0, 0.2, 0.3, 0.5)),
+        Range("learning_rate", 1e-6, 1e-2, is_log=True),
         Range("learning_rate_decay", 0.8, 1.0),
         Choice("weight_decay", (0.0, 0.0001, 0.001, 0.01)),
         Range("temperature", 0.03, 0.3, is_log=True),
@@ -160,8 +162,8 @@ class Trial:
         number: From 0, the configuration the search started from.
         state: Whether it ran to its end, was given up, or could not be trained.
         params: Values of the searched keys.
-        epoch_scores: Score on validation after each epoch.
-        epochs: The best of them, from 1; None unless complete.
+        epoch_scores: Score on validation after each epoch, that of the start first where a model has one.
+        epochs: The best of them; None unless complete.
         reason: Why it failed.
     """
 
@@ -244,7 +246,7 @@ def _run(
     def on_epoch(epoch: int, score: float) -> None:
         scores.append(score)
         # The best so far, because the best epoch is what is kept: a late dip gives nothing up.
-        proposed.report(max(scores), epoch - 1)
+        proposed.report(max(scores), len(scores) - 1)
         if proposed.should_prune():
             raise optuna.TrialPruned
         if is_over():

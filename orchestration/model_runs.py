@@ -187,6 +187,7 @@ def _incumbent(active: registry.Run, present_code: str) -> Incumbent | None:
     """Return the active run as a recipe; None, with a note, where this code cannot follow it any more."""
     from ml.config import ConfigError, config_from_dict
     from ml.evaluation.gate import Incumbent
+    from ml.settled import Settled
 
     try:
         config = config_from_dict(active.config)
@@ -196,8 +197,10 @@ def _incumbent(active: registry.Run, present_code: str) -> Incumbent | None:
             "only --promote always can replace it"
         )
         return None
-    epochs = int((active.metrics or {}).get("epochs", config.max_epochs))
-    return Incumbent(active.run_id, config, active.seed, epochs, active.code_hash == present_code)
+    metrics = active.metrics or {}
+    epochs = int(metrics.get("epochs", config.max_epochs))
+    settled = Settled.from_dict(metrics.get("settled", {}))
+    return Incumbent(active.run_id, config, active.seed, epochs, settled, active.code_hash == present_code)
 
 
 def train_run(settings: Settings, run: registry.Run) -> Path:
@@ -251,6 +254,7 @@ def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> 
         WarehouseError: Another training is running.
     """
     from ml.config import config_from_dict
+    from ml.settled import Settled
     from ml.training import train
 
     if run.metrics is None:
@@ -260,7 +264,14 @@ def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> 
         exclusive(settings.database(), "training", "trainer"),
         current_reporter().task("train on everything", epochs) as on_progress,
     ):
-        return train(dataset, config_from_dict(run.config), run.seed, epochs=epochs, on_progress=on_progress)
+        return train(
+            dataset,
+            config_from_dict(run.config),
+            run.seed,
+            epochs=epochs,
+            settled=Settled.from_dict(run.metrics["settled"]),
+            on_progress=on_progress,
+        )
 
 
 def load_run(settings: Settings, run: registry.Run) -> FittedModel:

@@ -104,12 +104,20 @@ def ask(
             continue
         with clock.measure("refit"):
             ours = ModelScorer(
-                train(test.known, config, seed, epochs=fit.model.epochs, on_progress=progress), test.known
+                train(
+                    test.known,
+                    config,
+                    seed,
+                    epochs=fit.model.epochs,
+                    settled=fit.model.settled,
+                    on_progress=progress,
+                ),
+                test.known,
             )
         active = None
         if rival is not None:
             with clock.measure("refit of the active recipe"):
-                again = train(test.known, rival.config, rival.seed, epochs=rival.epochs)
+                again = train(test.known, rival.config, rival.seed, epochs=rival.epochs, settled=rival.settled)
                 active = answer(ModelScorer(again, test.known), test.window)
         with clock.measure("baselines"):
             baselines = fit_chosen(chosen.baselines, test.known, test.cut, seed)

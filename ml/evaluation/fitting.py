@@ -5,6 +5,7 @@ Belongs here: the one objective by which epochs and configurations are chosen. D
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from ml.config import ModelConfig
 from ml.datasets import Dataset
 from ml.errors import NotEnoughDataError
 from ml.evaluation.scorers import validator
-from ml.evaluation.windows import Window, random_holdout
+from ml.evaluation.settling import settle
+from ml.evaluation.windows import Window, holdouts
 from ml.progress import OnEpoch, ProgressCallback, ignore_epoch, ignore_progress
 from ml.training import FittedModel, train
 
@@ -24,12 +26,14 @@ class ValidatedFit:
     Attributes:
         model: The best epoch's.
         seen: What it was fitted on.
-        holdout_users: Users of the random part that was kept from it.
+        holdout_users: Users whose last like was kept from it.
     """
 
     model: FittedModel
     seen: Dataset
     holdout_users: int
+    trials: list[dict[str, Any]]
+    """Every start that was tried, with its score."""
 
     @property
     def score(self) -> float:
@@ -48,8 +52,9 @@ def fit_on_validation(
 ) -> ValidatedFit:
     """Fit until validation says to stop, and keep the best epoch.
 
-    An epoch scores the mean of NDCG@10 on the validation window and on a random tenth of the likes of the training
-    part, which are not trained on: the window alone may hold few users who were there before.
+    The start and the prior are settled first, then an epoch scores the mean of NDCG@10 on the validation window and on
+    two
+    holdouts of the training part (see `holdouts`): the window alone may hold few users who were there before.
 
     Args:
         train_part: What may be learnt from; nothing of the window is in it.
@@ -62,16 +67,17 @@ def fit_on_validation(
     Raises:
         NotEnoughDataError: There is nothing to choose on, or to train on.
     """
-    rest, holdout = random_holdout(train_part, seed)
-    scores = [validator(rest, asked, config.validation_users) for asked in (window, holdout) if len(asked.users)]
+    rest, last, others = holdouts(train_part, seed)
+    scores = [validator(rest, asked, config.validation_users) for asked in (window, last, others) if len(asked.users)]
     if not scores:
         raise NotEnoughDataError("no user has enough likes before the validation window to choose the epochs on")
-    epochs = iter(range(1, config.max_epochs + 1))
+    settled, trials = settle(rest, window, last, others, config, seed)
+    epochs = iter(range(config.start == "random", config.max_epochs + 1))
 
     def validate(model: FittedModel) -> float:
         score = float(np.mean([one(model) for one in scores]))
         on_epoch(next(epochs), score)
         return score
 
-    fitted = train(rest, config, seed, validate=validate, on_progress=on_progress)
-    return ValidatedFit(fitted, rest, len(holdout.users))
+    fitted = train(rest, config, seed, validate=validate, settled=settled, on_progress=on_progress)
+    return ValidatedFit(fitted, rest, len(last.users), trials)

@@ -18,6 +18,7 @@ from typing import Any
 from ml.config import ModelConfig
 from ml.evaluation.bootstrap import MARGIN, Comparison, Interval
 from ml.evaluation.sanity import Finding
+from ml.settled import Settled
 
 SAME = "same recipe"
 
@@ -30,6 +31,7 @@ class Incumbent:
     config: ModelConfig
     seed: int
     epochs: int
+    settled: Settled
     is_same_code: bool
     """Its code is the candidate's; with equal configuration and seed a second fit would repeat the first."""
 

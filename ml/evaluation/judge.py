@@ -45,9 +45,11 @@ class Judgement:
     gate_passed: bool
     gate_reason: str
     epochs: int
+    settled: dict[str, Any]
+    """What validation chose about the start and the prior of the model."""
     curve: list[dict[str, float]]
     trials: list[dict[str, Any]]
-    """Every setting of a baseline tried on validation, with its score."""
+    """Every setting of a baseline, and every start of the model, tried on validation, with its score."""
     findings: list[dict[str, Any]]
     """Collapse detectors that tripped."""
     counts: dict[str, int]
@@ -139,8 +141,9 @@ def judge(
         gate_passed=passed,
         gate_reason=reason,
         epochs=last.chosen.fit.model.epochs,
+        settled=last.chosen.fit.model.settled.as_dict(),
         curve=last.chosen.fit.model.curve,
-        trials=last.chosen.baselines.trials,
+        trials=[*last.chosen.fit.trials, *last.chosen.baselines.trials],
         findings=[asdict(finding) for finding in findings],
         counts={
             "train decisions": len(planned.rounds[-1].train.decisions),

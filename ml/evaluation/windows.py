@@ -116,21 +116,33 @@ def among(window: Window, items: IntArray) -> Window:
     return replace(window.take(rows), relevant=[relevant[row] for row in rows], candidates=items)
 
 
-def random_holdout(dataset: Dataset, seed: int, share: float = HOLDOUT_SHARE) -> tuple[Dataset, Window]:
-    """Take a random share of likes out of a dataset and return the rest and the window that asks for them.
+def holdouts(dataset: Dataset, seed: int) -> tuple[Dataset, Window, Window]:
+    """Take the last like of each user and a random share of the others out of a dataset.
 
-    A validation window in time may hold few users who were there before; this one holds nearly all of them. It only
-    ever helps to choose what the model is trained with, and no event after the cut of the dataset is in it.
+    A validation window in time may hold few users who were there before; these two hold nearly all of them. One asks
+    what comes next, the other what else there is to like. They only ever help to choose what the model is trained with,
+    and no event after the cut of the dataset is in them.
+
+    Returns:
+        The rest, the window that asks for the last likes, and the one that asks for the others.
     """
     table, n_items = dataset.decisions, len(dataset.items)
-    likes = table.is_first_like
-    many = np.bincount(table.user_index[likes], minlength=len(dataset.user_ids)) >= HOLDOUT_LIKES
-    picked = likes & many[table.user_index] & (np.random.default_rng(seed).random(len(table)) < share)
+    likes = np.flatnonzero(table.is_first_like)
+    users = table.user_index[likes]
+    many = (np.bincount(users, minlength=len(dataset.user_ids)) >= HOLDOUT_LIKES)[users]
+    is_last = np.append(users[1:] != users[:-1], True) & many
+    is_drawn = (np.random.default_rng(seed).random(len(likes)) < HOLDOUT_SHARE) & many & ~is_last
     keys = pair_keys(table, n_items)
-    gone = np.isin(keys, keys[picked])
+    gone = np.isin(keys, keys[likes[is_last | is_drawn]])
     rest = replace(dataset, decisions=table.without(gone))
     candidates = np.flatnonzero(np.bincount(rest.decisions.item_index, minlength=n_items) > 0)
-    return rest, window_of(dataset, ~gone, picked, candidates)
+
+    def asking(picked: BoolArray) -> Window:
+        rows = np.zeros(len(table), dtype=bool)
+        rows[likes[picked]] = True
+        return window_of(dataset, ~gone, rows, candidates)
+
+    return rest, asking(is_last), asking(is_drawn)
 
 
 def _take(histories: Histories, rows: IntArray) -> Histories:

@@ -79,9 +79,9 @@ class Run:
     def registered(self) -> dict[str, Any]:
         """Return what its artifacts have to say of it too, by the names of `ml.provenance`."""
         names = ("run_id", "contract_hash", "data_hash", "config", "seed", "dbt_manifest_hash", "git_sha", "code_hash")
-        epochs = {"epochs": self.metrics["epochs"]} if self.metrics and "epochs" in self.metrics else {}
+        chosen = {name: value for name, value in (self.metrics or {}).items() if name in ("epochs", "settled")}
         micros = (self.trained_until - EPOCH) // timedelta(microseconds=1)
-        return {name: getattr(self, name) for name in names} | epochs | {"trained_until": micros}
+        return {name: getattr(self, name) for name in names} | chosen | {"trained_until": micros}
 
     def evidence(self) -> dict[str, Any]:
         """Return what its judgement says in favour of it or against it, as plain values."""

@@ -10,7 +10,7 @@ from ml.errors import NotEnoughDataError
 from ml.evaluation import fitting
 from ml.evaluation.fitting import fit_on_validation
 from ml.evaluation.scorers import ModelScorer, mean_ndcg
-from ml.evaluation.windows import random_holdout, window_after
+from ml.evaluation.windows import holdouts, window_after
 from ml.splits import time_split
 from ml.tuning import SPACE, search
 from orchestration.tuning import evaluator
@@ -25,7 +25,7 @@ def given(fitted, monkeypatch):
     """Training data of each fit; the fits themselves are left to the tests of training."""
     found = []
 
-    def train(dataset, config, seed, *, validate, on_progress):
+    def train(dataset, config, seed, *, validate, settled, on_progress):
         found.append(dataset)
         scores = [validate(fitted) for _ in range(3)]
         return dataclasses.replace(fitted, curve=[{"epoch": 1.0, "validation": score} for score in scores], epochs=1)
@@ -55,14 +55,14 @@ def test_each_epoch_is_told_with_the_mean_over_window_and_holdout(world, tiny, f
     known, told = world.until(split.validation_cut), []
     window = window_after(world, split.validation_cut, split.test_cut)
     result = fit_on_validation(known, window, tiny, 0, on_epoch=lambda *one: told.append(one))
-    rest, holdout = random_holdout(known, 0)
-    expected = np.mean([mean_ndcg(ModelScorer(fitted, rest), asked) for asked in (window, holdout)])
+    rest, last, others = holdouts(known, 0)
+    expected = np.mean([mean_ndcg(ModelScorer(fitted, rest), asked) for asked in (window, last, others)])
     assert expected > 0
-    assert told == [(epoch, expected) for epoch in (1, 2, 3)]
+    assert told == [(epoch, expected) for epoch in (0, 1, 2)]
     assert result.score == expected
     assert result.seen is given[0]
     assert len(given[0].decisions) == len(rest.decisions) < len(known.decisions)
-    assert result.holdout_users == len(holdout.users)
+    assert result.holdout_users == len(last.users)
 
 
 def test_a_trial_neither_sees_nor_is_scored_on_the_test_part(world, tiny, given):

@@ -7,6 +7,7 @@ import pytest
 from ml.evaluation.bootstrap import Interval
 from ml.evaluation.gate import AgainstActive, Incumbent, gate, same_recipe
 from ml.evaluation.sanity import Finding
+from ml.settled import Settled
 
 BETTER = {"difference": {"mean": 0.1, "low": 0.05, "high": 0.15, "n": 300}, "verdict": "better"}
 
@@ -40,7 +41,7 @@ def test_the_active_run_opens_no_gate_that_popularity_keeps_shut():
 
 
 def test_a_recipe_is_the_same_only_with_its_code_configuration_and_seed(tiny):
-    active = Incumbent("r1", tiny, seed=0, epochs=3, is_same_code=True)
+    active = Incumbent("r1", tiny, seed=0, epochs=3, settled=Settled(), is_same_code=True)
     assert active.is_recipe_of(tiny, 0)
     assert not active.is_recipe_of(tiny, 1)
     assert not active.is_recipe_of(dataclasses.replace(tiny, max_epochs=tiny.max_epochs + 1), 0)

@@ -14,7 +14,8 @@ from ml.evaluation.gate import Incumbent
 from ml.evaluation.judge import judge
 from ml.evaluation.protocol import plan
 from ml.evaluation.scorers import evaluate, random_ndcg
-from ml.evaluation.windows import random_holdout, window_after
+from ml.evaluation.windows import holdouts, window_after
+from ml.settled import Settled
 from ml.splits import PROTOCOL_ID, split_hash, time_split
 
 
@@ -22,7 +23,7 @@ from ml.splits import PROTOCOL_ID, split_hash, time_split
 def judged(world, tiny):
     reports = []
     config = dataclasses.replace(tiny, max_epochs=2)
-    active = Incumbent("the-active-run", config, seed=1, epochs=1, is_same_code=True)
+    active = Incumbent("the-active-run", config, seed=1, epochs=1, settled=Settled(), is_same_code=True)
     result = judge(world, config, seed=0, on_progress=lambda *r: reports.append(r), incumbent=active)
     return result, reports
 
@@ -80,7 +81,7 @@ def test_the_active_recipe_is_judged_on_the_same_users(judged):
 def test_rolling_windows_are_pooled_with_their_users(world, fitted, tiny, monkeypatch):
     # One model for all windows: what is pinned here is how answers are pooled, not how they are learned.
     monkeypatch.setattr(asking, "train", lambda *_, **__: fitted)
-    monkeypatch.setattr(asking, "fit_on_validation", lambda part, *_, **__: ValidatedFit(fitted, part, 0))
+    monkeypatch.setattr(asking, "fit_on_validation", lambda part, *_, **__: ValidatedFit(fitted, part, 0, []))
     monkeypatch.setattr(peers, "TRIALS", 1)
     result = judge(world, tiny, seed=0, protocol="t-roll-quantiles")
     tests = [test for test in plan(world, "t-roll-quantiles").rounds[0].tests if len(test.window.users)]
@@ -159,12 +160,21 @@ def test_a_random_order_scores_far_below_popularity_of_one_taste(world):
     assert 0 < random_ndcg(window, 0) < 0.3
 
 
-def test_a_random_holdout_leaves_no_trace_in_what_is_trained_on(world):
-    rest, window = random_holdout(world, seed=0, share=0.3)
+def test_holdouts_ask_for_last_and_other_likes_and_leave_no_trace_of_them(world):
+    rest, last, others = holdouts(world, seed=0)
+    for user, wanted in zip(last.users, last.relevant, strict=True):
+        liked = np.flatnonzero((world.decisions.user_index == user) & world.decisions.is_first_like)
+        assert wanted == {int(world.decisions.item_index[liked[-1]])}
     table = rest.decisions
     pairs = set(zip(table.user_index.tolist(), table.item_index.tolist(), strict=True))
-    held = {(int(user), item) for user, wanted in zip(window.users, window.relevant, strict=True) for item in wanted}
-    assert held
+    asked, left = (
+        {(int(user), item) for user, wanted in zip(window.users, window.relevant, strict=True) for item in wanted}
+        for window in (last, others)
+    )
+    assert asked
+    assert left
+    assert not asked & left
+    held = asked | left
     assert not held & pairs
     for row in range(len(table)):
         mine = table.user_index == table.user_index[row]

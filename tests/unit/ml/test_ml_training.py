@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from ml.baselines.popularity import Popularity
-from ml.contracts import BETA, PREFIXES
+from ml.contracts import PREFIXES, PRIOR_UNIT, STORED_NORM
 from ml.datasets import histories_of
 from ml.encoding import encode_items, encode_users, learned_query, require_unit, tower_inputs
 from ml.errors import ContractError, NotEnoughDataError
 from ml.evaluation.scorers import ModelScorer, evaluate, random_ndcg
 from ml.evaluation.windows import window_after
+from ml.popularity import HALF_LIVES_DAYS
 from ml.training import train
 
 
@@ -125,14 +126,15 @@ def test_an_item_nobody_has_seen_is_placed_by_its_content(build, tiny):
 
 def test_ranking_by_stored_vectors_is_ranking_by_the_score_of_the_model(fitted, world):
     items, users = vectors(fitted, world)
-    learned_users = users[:, 2:] * np.sqrt(1 + BETA**2)
-    logits = learned_users @ items.learned.T + items.popularity_prior
+    # What the train step computes before the temperature: cosine with the direction, plus weight times prior.
+    inputs = tower_inputs(fitted, items, histories_of(world.decisions, np.arange(len(users))), np.arange(len(users)))
+    tower, fields = fitted.user_tower, vars(inputs).values()
+    weight = tower.prior_weight(inputs.age_days, inputs.mask).numpy()
+    logits = tower.directions(*fields).numpy() @ items.learned.T + weight * items.popularity_prior
     stored = users @ items.embedding.T
-    scale = (logits - logits.mean()).std() / (stored - stored.mean()).std()
-    assert np.allclose(stored * scale, logits, atol=1e-3)
-    tau, weights = float(fitted.scale.temperature()), np.asarray(fitted.scale.prior_weights())
+    assert np.allclose(stored * STORED_NORM * np.sqrt(1 + (weight * PRIOR_UNIT) ** 2), logits, atol=1e-5)
     rows = np.searchsorted(fitted.id_items, items.item_ids)
-    prior = tau * weights @ fitted.log_popularity[:, rows]
+    prior = fitted.log_popularity[HALF_LIVES_DAYS.index(fitted.settled.half_life_days), rows]
     assert np.allclose(items.popularity_prior - items.popularity_prior.mean(), prior - prior.mean(), atol=1e-5)
 
 
@@ -140,7 +142,11 @@ def test_vectors_are_unit_and_follow_the_layout(fitted, world):
     items, users = vectors(fitted, world)
     require_unit(items.embedding, "item")
     require_unit(users, "user")
-    assert np.allclose(users[:, 0], BETA / np.sqrt(1 + BETA**2), atol=1e-6)
+    low, high = sorted((fitted.settled.prior_weight * PRIOR_UNIT, fitted.settled.returning_prior_weight * PRIOR_UNIT))
+    weights = users[:, 0] / np.linalg.norm(users[:, 2:], axis=1)
+    assert (weights >= low - 1e-6).all()
+    assert (weights <= high + 1e-6).all()
+    assert np.allclose(items.embedding[:, 2:] * STORED_NORM, items.learned, atol=1e-6)
     assert (users[:, 1] == 0).all()
     assert PREFIXES[-1] == items.embedding.shape[1]
     query = learned_query(items.embedding[4])
@@ -197,9 +203,9 @@ def test_training_reports_progress_and_keeps_the_best_epoch(world, tiny):
     reports, scores = [], iter([0.1, 0.3, 0.2, 0.1, 0.0, 0.0])
     config = dataclasses.replace(tiny, patience=2)
     model = train(world, config, 0, validate=lambda _: next(scores), on_progress=lambda *r: reports.append(r))
-    assert model.epochs == 2
-    assert len(model.curve) == 4
+    assert model.epochs == 1
+    assert [entry["epoch"] for entry in model.curve] == [0, 1, 2, 3]
     assert reports[-1] == (6, 6)
-    again = train(world, config, 0, epochs=2)
+    again = train(world, config, 0, epochs=1)
     left, right = (encode_items(m, world.items).embedding for m in (model, again))
     assert np.array_equal(left, right)

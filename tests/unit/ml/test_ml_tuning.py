@@ -187,7 +187,7 @@ def test_a_space_that_no_configuration_takes_is_refused(dimensions, message):
 
 def test_only_some_keys_are_searched_when_asked_and_unknown_ones_refused():
     assert set(run(2, space=SPACE.only(["id_dropout", "temperature"]))[1].params) == {"id_dropout", "temperature"}
-    with pytest.raises(ConfigError, match="epochs_max is not searched; there are learning_rate, "):
+    with pytest.raises(ConfigError, match="epochs_max is not searched; there are decided_weight, user_power, "):
         SPACE.only(["id_dropout", "epochs_max"])
 
 

@@ -96,24 +96,30 @@ def rewrite(folder, change):
             archive.writestr(name, data)
 
 
+def a_matrix(weights):
+    return next(name for name in weights if weights[name].ndim == 2)
+
+
 def missing(weights):
-    del weights["8"]
+    del weights[a_matrix(weights)]
 
 
 def left_over(weights):
-    weights["9"] = np.zeros(3, np.float32)
+    weights[str(len(weights))] = np.zeros(3, np.float32)
 
 
 def misshaped(weights):
-    value = np.array(weights["8"])
-    del weights["8"]
-    weights["8"] = value[:, :-1]
+    name = a_matrix(weights)
+    value = np.array(weights[name])
+    del weights[name]
+    weights[name] = value[:, :-1]
 
 
 def moved(weights):
-    value = np.array(weights["8"])
+    name = a_matrix(weights)
+    value = np.array(weights[name])
     value[0, 0] += 1e-6
-    weights["8"][...] = value
+    weights[name][...] = value
 
 
 @pytest.mark.parametrize("change", [missing, left_over, misshaped, moved])
