@@ -439,7 +439,7 @@ FAULTS: dict[str, tuple[Callable[[Batch, Sample], None], str]] = {
     "genres lost": (each("items", payload(lambda p: p["iteminfo"].pop("genre", None))), "drift_landed_tags_per_item"),
     "titles blank": (
         each("items", payload(lambda p: p.update(title=" "))),
-        "landed_items_arrive",
+        "landed_items_arrive landed_items_current",
     ),
     "titles all the same": (each("items", payload(lambda p: p.update(title="A title"))), "landed_titles_distinct"),
     "release dates are 1970": (
@@ -453,7 +453,10 @@ FAULTS: dict[str, tuple[Callable[[Batch, Sample], None], str]] = {
         ),
         "landed_releases_plausible",
     ),
-    "release dates unreadable": (each("items", payload(lambda p: p.update(date="soon"))), "landed_items_arrive"),
+    "release dates unreadable": (
+        each("items", payload(lambda p: p.update(date="soon"))),
+        "landed_items_arrive landed_items_current",
+    ),
     "runtimes in seconds": (
         each("items", payload(lambda p: p.update(volume=str(60 * 100)))),
         "drift_landed_runtime",

@@ -23,6 +23,9 @@ DENSE_SIDE = 4_000
 """A side of the matrix up to this size is decomposed exactly; larger ones by randomised subspace iteration."""
 OVERSAMPLING = 32
 ITERATIONS = 4
+TAPER = 64.0
+"""Directions from which on factors get shorter on top of the penalty: the first coordinates have to be a good vector by
+themselves, and the last ones say least."""
 LONGEST = 0.98
 """Norm of the longest start vector: item vectors lie inside the unit ball."""
 
@@ -116,6 +119,7 @@ def linear_towers(
         dimensions: Coordinates of all vectors; those beyond the rank are 0.
     """
     shrink = np.sqrt(found.squared / (found.squared + penalty * found.total))
+    shrink /= np.sqrt(1 + (np.arange(len(shrink)) / TAPER) ** 2)
     liked, decided = found.liked * shrink, found.decided * shrink
     items = liked + decided_share * decided
     read = items[:, :history_dimensions]

@@ -24,15 +24,17 @@ from ml.settled import Settled
 from ml.towers import returning_share
 from ml.training import prepare
 
-PENALTIES = (0.002, 0.016, 0.03)
+PENALTIES = (0.002, 0.008, 0.016, 0.03)
 """Shares of all likes."""
-FADINGS = ((50.0, 0.5), (20.0, 0.15), (10.0, 0.15))
-"""Memory and floor."""
-SHARES = (0.0, 0.3, 1.0)
-"""Of being decided on, beside the share the search starts from."""
+FADINGS = ((50.0, 0.5), (20.0, 0.4), (10.0, 0.15))
+"""Memory and floor, from the mildest on."""
+SHARES = (0.0, 0.3, 0.6, 1.0)
+"""Of being decided on."""
 WEIGHTS = (0.0, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5)
 """Of a log popularity, beside cosines of at most 1."""
 MOST_USERS = 500
+SLACK = 0.02
+"""Share of the best score that a milder fading or prior may lack: on some hundred users less is chance."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,28 @@ def settle(
         trials.append({"method": "start", "settings": option.as_dict(), "validation": score})
         return score
 
-    for steps in (
-        [{"penalty": penalty} for penalty in PENALTIES],
-        [{"memory": memory, "floor": floor} for memory, floor in FADINGS],
-        [{"decided_share": share} for share in SHARES],
+    for steps, slack in (
+        ([{"penalty": penalty} for penalty in PENALTIES], 0.0),
+        ([{"memory": memory, "floor": floor} for memory, floor in FADINGS], SLACK),
+        ([{"decided_share": share} for share in SHARES], 0.0),
     ):
-        options = list(dict.fromkeys([settled, *(replace(settled, **step) for step in steps)]))
-        settled = max(options, key=lambda option: tried(ready.questions(everybody, option), option))
+        options = [replace(settled, **step) for step in steps]
+        scores = [tried(ready.questions(everybody, option), option) for option in options]
+        settled = options[mildest(scores, slack)]
     about_all, about_later = ready.questions(everybody, settled), ready.questions(to_come, settled)
-    both = [
+    options = [
         replace(settled, half_life_days=half_life, returning_prior_weight=weight)
-        for half_life in HALF_LIVES_DAYS
         for weight in WEIGHTS
+        for half_life in HALF_LIVES_DAYS
     ]
-    settled = max(both, key=lambda option: tried(about_later, option))
-    settled = max(
-        [replace(settled, prior_weight=weight) for weight in WEIGHTS], key=lambda option: tried(about_all, option)
-    )
-    return settled, trials
+    settled = options[mildest([tried(about_later, option) for option in options])]
+    options = [replace(settled, prior_weight=weight) for weight in WEIGHTS]
+    return options[mildest([tried(about_all, option) for option in options])], trials
+
+
+def mildest(scores: Sequence[float], slack: float = SLACK) -> int:
+    """Return the first place whose score lacks at most a share of the best one."""
+    return int(np.flatnonzero(np.asarray(scores) >= (1 - slack) * max(scores))[0])
 
 
 class Ready:

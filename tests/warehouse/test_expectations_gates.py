@@ -404,6 +404,11 @@ FAULTS: dict[str, list[tuple[str, str]]] = {
             "landed_items_arrive",
             "update monitoring.landing_freshness set row_count = row_count + 50 where dataset = 'raw_dmm.items'",
         ),
+        (
+            "landed_items_current",
+            "update monitoring.landing_freshness set row_count = row_count + 25, "
+            "newest_landed_at = newest_landed_at + interval '1 day' where dataset = 'raw_dmm.items'",
+        ),
         ("items_not_lost", "delete from {} where hashtext(item_id) % 2 = 0"),
         (
             "no_floor_emptied drift_eligibility",

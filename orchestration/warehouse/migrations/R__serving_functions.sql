@@ -27,11 +27,12 @@ as $$
         e.run_id = p_run_id
         and e.is_eligible
         and e.content_id <> all(p_hidden_content_ids)
-    order by subvector(e.embedding, 1, 128)::halfvec(128) <#> subvector(p_query, 1, 128)::halfvec(128)
+    order by subvector(e.embedding, 1, 128)::halfvec(128) <-> subvector(p_query, 1, 128)::halfvec(128)
     limit p_candidates
 $$;
 comment on function serving.nearest_items is
-'Inner scan of the serving functions: candidates of one run by the inner product of the 128-coordinate prefix.';
+'Inner scan of the serving functions: candidates of one run by distance of the 128-coordinate prefix; stored vectors '
+'are of one length, so that the nearest are those of the largest product.';
 
 -- Which items to show, in no order: the best of each content id (several floors may sell it), then the best of all.
 -- Runs with the rights and settings of the function that calls it.
