@@ -27,12 +27,15 @@ as $$
         e.run_id = p_run_id
         and e.is_eligible
         and e.content_id <> all(p_hidden_content_ids)
-    order by subvector(e.embedding, 1, 128)::halfvec(128) <-> subvector(p_query, 1, 128)::halfvec(128)
+    -- As the index has it: the prior and the leading learned coordinates, without the filler between them.
+    order by
+        (subvector(e.embedding, 1, 1) || subvector(e.embedding, 3, 127))::halfvec(128)
+        <#> (subvector(p_query, 1, 1) || subvector(p_query, 3, 127))::halfvec(128)
     limit p_candidates
 $$;
 comment on function serving.nearest_items is
-'Inner scan of the serving functions: candidates of one run by distance of the 128-coordinate prefix; stored vectors '
-'are of one length, so that the nearest are those of the largest product.';
+'Inner scan of the serving functions: candidates of one run by the inner product of 128 leading coordinates, '
+'the filler left out.';
 
 -- Which items to show, in no order: the best of each content id (several floors may sell it), then the best of all.
 -- Runs with the rights and settings of the function that calls it.
@@ -346,7 +349,7 @@ begin
         raise exception 'item % is not in the active run', quote_nullable(p_content_id) using errcode = 'no_data_found';
     end if;
 
-    -- Learned parts of one run have one length, so the order by inner product is the order by cosine.
+    -- Found by inner product, which asks for evidence; shown by cosine.
     v_item_ids := serving.best_item_ids(v_run_id, v_query, array[v_content_id], '{}', p_limit);
     return query
     with ranked as (
