@@ -58,13 +58,18 @@ begin
     from (
         select one.item_id
         from (
-            select distinct on (n.content_id)
-                n.item_id,
-                n.embedding <#> p_query as distance
-            from serving.nearest_items(p_run_id, p_query, p_hidden_content_ids, 200 + 4 * p_limit) as n
-            inner join features.feat_items as f on n.item_id = f.item_id
-            where f.is_eligible and not f.tag_ids && p_excluded_tag_ids
-            order by n.content_id asc, n.embedding <#> p_query asc, n.item_id asc
+            select distinct on (e.content_id)
+                e.item_id,
+                e.embedding <#> p_query as distance
+            from (
+                select distinct n.content_id
+                from serving.nearest_items(p_run_id, p_query, p_hidden_content_ids, 200 + 4 * p_limit) as n
+            ) as found
+            -- The index finds a content id; which of its floors is the best, all of them are asked.
+            inner join ml.item_embeddings as e on found.content_id = e.content_id and e.run_id = p_run_id
+            inner join features.feat_items as f on e.item_id = f.item_id
+            where e.is_eligible and f.is_eligible and not f.tag_ids && p_excluded_tag_ids
+            order by e.content_id asc, e.embedding <#> p_query asc, e.item_id asc
         ) as one
         order by one.distance asc, one.item_id asc
         limit p_limit
@@ -376,7 +381,8 @@ begin
 end
 $$;
 comment on function serving.similar_items is
-'Items closest to one item, best first, one per content id. score: cosine of the learned item directions of model_run, -1 to 1. '
+'Items like one item, one per content id: those of the largest inner product of learned vectors, which asks for evidence '
+'as well as likeness, by score. score: cosine of the learned item directions of model_run, -1 to 1. '
 'Error no_data_found for an item the active run does not hold.';
 
 alter function serving.nearest_items owner to serving_owner;
