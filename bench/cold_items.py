@@ -1,6 +1,6 @@
 """Items nobody has decided on: how well each way finds them without a single decision.
 
-    uv run python bench/cold_items.py [--size medium] [--config standard_768] [--epochs 2] [--share 0.1] [--seed 0]
+    uv run python bench/cold_items.py [--size medium] [--config standard_768] [--share 0.1] [--seed 0]
 
 A random share of the items loses every decision, so that what is cold was not chosen by age: the model, the makers'
 popularity and the tastes are fitted on the rest. Users are then asked for their likes of the test window of protocol
@@ -19,12 +19,13 @@ from sample_world import dataset_of
 from ml.baselines.content import ContentNeighbours, Newest, PopularInMaker, TagCentroid
 from ml.config import load_config
 from ml.evaluation.bootstrap import compare, interval
+from ml.evaluation.fitting import fit_on_validation
 from ml.evaluation.metrics import recall
+from ml.evaluation.protocol import plan
 from ml.evaluation.ranking import DEPTH, rank
 from ml.evaluation.scorers import ModelScorer, RandomOrder
 from ml.evaluation.windows import among, undecided, window_of
 from ml.splits import time_split
-from ml.training import train
 from orchestration.landing.emulator.world import build_world
 
 
@@ -32,7 +33,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="medium")
     parser.add_argument("--config", default="standard_768")
-    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -44,7 +44,9 @@ def main() -> None:
     offered = np.flatnonzero(dataset.items.is_eligible & (dataset.items.released_at <= cut))
     window = window_of(dataset, is_known, table.decided_at > cut, offered)
     window = among(window, undecided(known, offered))
-    model = ModelScorer(train(known, load_config(options.config), options.seed, epochs=options.epochs), known)
+    part = plan(known).rounds[0]
+    fit = fit_on_validation(part.train, part.validation, load_config(options.config), options.seed)
+    model = ModelScorer(fit.refit(known), known)
     scorers = [
         model,
         ContentNeighbours(known, {"neighbours": 100}),
@@ -53,8 +55,9 @@ def main() -> None:
         Newest(known.items),
         RandomOrder(options.seed),
     ]
-    print(f"{len(window.candidates)} cold items, {len(window.users)} users, "
-          f"{sum(map(len, window.relevant))} likes; {options.config}, {options.epochs} epochs")  # fmt: skip
+    likes = sum(map(len, window.relevant))
+    print(f"{len(window.candidates)} cold items, {len(window.users)} users, {likes} likes")
+    print(f"{options.config}: {fit.model.epochs} epochs, {fit.model.settled}")
     values = {}
     for scorer in scorers:
         lists = rank(scorer, window.users, window.candidates, window.histories)

@@ -1,6 +1,6 @@
 """What the diversity rule costs and brings in a world where three makers hold over a third of the served lists.
 
-    uv run python bench/diversity.py [--favour 10] [--seeds 1 2 3 4] [--config standard_768] [--epochs 2]
+    uv run python bench/diversity.py [--favour 10] [--seeds 1 2 3 4] [--config standard_768]
 
 The policies of the sample world show three makers far more often than taste explains; a model fitted on what was liked
 repeats that. Lists are those of the two-tower on the test window of protocol t-fix. "Planted" is NDCG@10 with the
@@ -19,11 +19,11 @@ from ml.config import load_config
 from ml.diversity import DiversityRule, charge, diversify, maker_prices
 from ml.evaluation.bootstrap import compare
 from ml.evaluation.exposure import lists_together
+from ml.evaluation.fitting import fit_on_validation
 from ml.evaluation.metrics import HEADLINE, per_user, top_maker_share
 from ml.evaluation.protocol import plan
 from ml.evaluation.ranking import list_scores
 from ml.evaluation.scorers import ModelScorer, evaluate
-from ml.training import train
 from orchestration.landing.emulator.world import build_world
 
 RULES = {
@@ -44,16 +44,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--size", default="medium")
     parser.add_argument("--config", default="standard_768")
-    parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
     found = defaultdict(list)
     for seed in options.seeds:
         world = build_world(options.size, seed, options.favour)
         dataset, rows = dataset_of(world)
-        test = plan(dataset).rounds[0].tests[0]
+        part = plan(dataset).rounds[0]
+        test = part.tests[0]
         window, makers = test.window, dataset.items.maker_ids
-        model = train(test.known, load_config(options.config), seed=0, epochs=options.epochs)
-        scorer = ModelScorer(model, test.known)
+        fit = fit_on_validation(part.train, part.validation, load_config(options.config), seed=0)
+        scorer = ModelScorer(fit.refit(test.known), test.known)
         lists, _ = evaluate(scorer, window)
         planted = like_probability(world, rows, window.users, test.cut)
         discounts = 1 / np.log2(np.arange(2, 12))

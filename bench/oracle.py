@@ -22,7 +22,6 @@ from ml.evaluation.fitting import fit_on_validation
 from ml.evaluation.metrics import HEADLINE
 from ml.evaluation.protocol import plan
 from ml.evaluation.scorers import ModelScorer, evaluate
-from ml.training import train
 from orchestration.landing.emulator.world import build_world
 
 
@@ -50,10 +49,9 @@ def main() -> None:
     users = test.window.users
     taste = like_probability(world, rows, users, test.cut)
     odds = world.exposure_odds(users, datetime.fromtimestamp(test.cut / 1e6, UTC))[:, rows]
-    config = load_config(options.config)
-    chosen = fit_on_validation(part.train, part.validation, config, options.seed).model
-    model = train(test.known, config, options.seed, epochs=chosen.epochs, settled=chosen.settled)
-    print(f"chosen on validation: {chosen.epochs} epochs, {chosen.settled}")
+    fit = fit_on_validation(part.train, part.validation, load_config(options.config), options.seed)
+    model = fit.refit(test.known)
+    print(f"chosen on validation: {fit.model.epochs} epochs, {fit.model.settled}")
     scorers = [
         ModelScorer(model, test.known),
         Planted("oracle", taste * odds, users),

@@ -61,7 +61,7 @@ def encode_items(
     items under the vocabulary of the model, where somebody has them already.
     """
     numbers = id_numbers(model, items)
-    learned = encode_rows(model, features or model.vocabulary.features(items), numbers)
+    learned = encode_rows(model, model.vocabulary.features(items) if features is None else features, numbers)
     if log_popularity is None:
         log_popularity = item_log_popularity(model, items)
     prior = log_popularity[HALF_LIVES_DAYS.index(model.settled.half_life_days)]

@@ -169,7 +169,8 @@ class UserTower(keras.Model):
     def prior_weight(self, age_days: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Return how much popularity counts for each user (users x 1): by how many days the history spans."""
         span = tf.reduce_max(age_days * mask, axis=1, keepdims=True)
-        returning = returning_share(span)
+        squared = span * span
+        returning = squared / (squared + RETURNING_DAYS**2)
         return self.prior_levels[0] * (1.0 - returning) + self.prior_levels[1] * returning
 
     def call(self, history_vectors: tf.Tensor, decisions: tf.Tensor, age_days: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -215,12 +216,6 @@ class ScoreScale(keras.Model):
     def from_config(cls, config: dict[str, Any]) -> "ScoreScale":
         """Rebuild a scale."""
         return cls(**{key: value for key, value in config.items() if key != "dtype"})
-
-
-def returning_share(span_days: Any) -> Any:
-    """Return how much a user counts as one who returns on other days, from the days that the history spans."""
-    squared = span_days * span_days
-    return squared / (squared + RETURNING_DAYS**2)
 
 
 def build_towers(config: ModelConfig, vocabulary: Vocabulary, n_ids: int) -> tuple[ItemTower, UserTower, ScoreScale]:

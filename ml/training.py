@@ -49,7 +49,7 @@ class FittedModel:
     trained_until: int
     seed: int
     epochs: int
-    settled: Settled = field(default_factory=Settled)
+    settled: Settled
     """What validation chose."""
     curve: list[dict[str, float]] = field(default_factory=list)
     """Per epoch: loss, validation score where there is one, examples per second."""
@@ -226,7 +226,7 @@ class LinearStart:
         )
         model.user_tower.start_from(linear.of_likes, linear.of_decisions, settled)
         wanted = before_squashing(linear.items)
-        kernel = imitate(self._hidden, wanted, np.ones(len(wanted)))
+        kernel = imitate(self._hidden, wanted)
         model.item_tower.output_kernel.assign(kernel)
         ids = np.concatenate([np.zeros((1, LEARNED), np.float32), wanted - self._hidden @ kernel])
         model.item_tower.id_table.assign(ids)

@@ -145,19 +145,20 @@ def before_squashing(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 
 
 def imitate(
-    features: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], weights: Matrix, penalty: float = 1.0
+    features: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], penalty: float = 1.0
 ) -> npt.NDArray[np.float32]:
-    """Return the kernel that maps features to the wanted vectors by weighted ridge least squares.
+    """Return the kernel that maps features to the wanted vectors by ridge least squares.
+
+    Each item counts once: weighted by likes, an item that nobody decided on would be placed as long as a popular one.
 
     Args:
         features: Items x features.
         wanted: Items x coordinates.
-        weights: How much each item counts.
         penalty: On the squared kernel.
     """
-    weighted = features.astype(np.float64).T * weights
-    left = weighted @ features + penalty * np.eye(features.shape[1])
-    return np.asarray(np.linalg.solve(left, weighted @ wanted), dtype=np.float32)
+    wide = features.astype(np.float64)
+    left = wide.T @ wide + penalty * np.eye(features.shape[1])
+    return np.asarray(np.linalg.solve(left, wide.T @ wanted), dtype=np.float32)
 
 
 def _leading(matrix: scipy.sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:

@@ -191,16 +191,15 @@ def _incumbent(active: registry.Run, present_code: str) -> Incumbent | None:
 
     try:
         config = config_from_dict(active.config)
-    except ConfigError as error:
+        epochs, settled = (active.metrics or {})["epochs"], Settled.from_dict((active.metrics or {})["settled"])
+    except (ConfigError, KeyError) as error:
+        why = f"its judgement says nothing of {error}" if isinstance(error, KeyError) else error
         current_reporter().note(
-            f"run {active.run_id}, which is active, cannot be judged by this code ({error}): "
+            f"run {active.run_id}, which is active, cannot be judged by this code ({why}): "
             "only --promote always can replace it"
         )
         return None
-    metrics = active.metrics or {}
-    epochs = int(metrics.get("epochs", config.max_epochs))
-    settled = Settled.from_dict(metrics.get("settled", {}))
-    return Incumbent(active.run_id, config, active.seed, epochs, settled, active.code_hash == present_code)
+    return Incumbent(active.run_id, config, active.seed, int(epochs), settled, active.code_hash == present_code)
 
 
 def train_run(settings: Settings, run: registry.Run) -> Path:
@@ -259,6 +258,8 @@ def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> 
 
     if run.metrics is None:
         raise ModelRunError(f"run {run.run_id} was never judged")
+    if "settled" not in run.metrics:
+        raise ModelRunError(f"run {run.run_id} was judged by earlier code: judge and train anew")
     epochs = int(run.metrics["epochs"])
     with (
         exclusive(settings.database(), "training", "trainer"),

@@ -103,17 +103,7 @@ def ask(
         if not len(test.window.users):
             continue
         with clock.measure("refit"):
-            ours = ModelScorer(
-                train(
-                    test.known,
-                    config,
-                    seed,
-                    epochs=fit.model.epochs,
-                    settled=fit.model.settled,
-                    on_progress=progress,
-                ),
-                test.known,
-            )
+            ours = ModelScorer(fit.refit(test.known, progress), test.known)
         active = None
         if rival is not None:
             with clock.measure("refit of the active recipe"):

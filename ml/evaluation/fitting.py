@@ -35,6 +35,13 @@ class ValidatedFit:
     trials: list[dict[str, Any]]
     """Every start that was tried, with its score."""
 
+    def refit(self, dataset: Dataset, on_progress: ProgressCallback = ignore_progress) -> FittedModel:
+        """Return the same recipe, with what validation chose, fitted on more data."""
+        chosen = self.model
+        return train(
+            dataset, chosen.config, chosen.seed, epochs=chosen.epochs, settled=chosen.settled, on_progress=on_progress
+        )
+
     @property
     def score(self) -> float:
         """The score of the epoch that was kept."""

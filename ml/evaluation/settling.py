@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.config import ModelConfig
-from ml.contracts import FIRST_LEARNED
-from ml.datasets import MICROSECONDS_PER_DAY, Dataset
+from ml.contracts import FIRST_LEARNED, PRIOR_COORDINATE, PRIOR_UNIT
+from ml.datasets import Dataset
 from ml.encoding import encode_items, item_log_popularity
 from ml.evaluation.metrics import HEADLINE, per_user
 from ml.evaluation.ranking import top_items
@@ -21,7 +21,6 @@ from ml.evaluation.scorers import ModelScorer
 from ml.evaluation.windows import Window
 from ml.popularity import HALF_LIVES_DAYS
 from ml.settled import Settled
-from ml.towers import returning_share
 from ml.training import prepare
 
 PENALTIES = (0.002, 0.008, 0.016, 0.03)
@@ -129,7 +128,8 @@ class Ready:
 
     def questions(self, windows: Sequence[Window], settled: Settled) -> list[Question]:
         """Encode the items, and the users of each window, under the given start."""
-        model = replace(self._fresh.model, settled=settled)
+        # With these weights the prior coordinate of a user is how much the user counts as one who returns.
+        model = replace(self._fresh.model, settled=replace(settled, prior_weight=0.0, returning_prior_weight=1.0))
         if self._fresh.start is not None:
             self._fresh.start.put(model)
         items = encode_items(model, self._dataset.items, self._popularity, self._features)
@@ -137,20 +137,12 @@ class Ready:
         return [self._question(window, scorer) for window in windows]
 
     def _question(self, window: Window, scorer: ModelScorer) -> Question:
-        directions = scorer.users(window.users)[:, FIRST_LEARNED:]
-        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        users = scorer.users(window.users)
+        directions = users[:, FIRST_LEARNED:]
+        norms = np.linalg.norm(directions, axis=1, keepdims=True)
         return Question(
             window,
-            directions @ scorer.items.learned[window.candidates].T,
-            returning_share(_spans(window, scorer.model.config.history_length)),
+            directions / norms @ scorer.items.learned[window.candidates].T,
+            users[:, [PRIOR_COORDINATE]] / norms / PRIOR_UNIT,
             {half_life: self._popularity[row][window.candidates] for row, half_life in enumerate(HALF_LIVES_DAYS)},
         )
-
-
-def _spans(window: Window, length: int) -> npt.NDArray[np.float32]:
-    """Return the days that the newest `length` events of each user span (users x 1)."""
-    histories = window.histories
-    last = histories.offsets[1:] - 1
-    first = np.maximum(histories.offsets[:-1], histories.offsets[1:] - length)
-    days = (histories.decided_at[last] - histories.decided_at[np.minimum(first, last)]) / MICROSECONDS_PER_DAY
-    return days.astype(np.float32)[:, None]

@@ -1,8 +1,11 @@
 """Each collapse trips its own detector, and healthy vectors trip none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from ml.evaluation.findings import distinct_records
 from ml.evaluation.sanity import check_lists, check_unknown_rates, check_vectors
 
 RNG = np.random.default_rng(0)
@@ -76,3 +79,21 @@ def test_accuracy_near_chance_blocks():
 
 def test_a_vocabulary_that_knows_nothing_blocks():
     assert names(check_unknown_rates({"tags": 1.0, "maker_ids": 0.1}), "block") == {"unknown tags"}
+
+
+def test_items_share_a_number_only_where_nothing_in_the_decisions_tells_them_apart(world):
+    # Items 0 and 1: the same lone user, liked and not. 2 and 3: the same two users, of whom another one liked. 4: others.
+    users = np.array([0, 0, 0, 0, 1, 1, 1, 2])
+    items = np.array([0, 1, 2, 3, 2, 3, 4, 4])
+    liked = np.array([1, 0, 1, 0, 0, 1, 1, 1], bool)
+    table = dataclasses.replace(
+        world.decisions.take(np.arange(len(users))),
+        user_index=users,
+        item_index=items,
+        decision=liked.astype(np.int8),
+        decided_at=np.arange(len(users)),
+        is_first_like=liked,
+    )
+    numbers = distinct_records(table, 5)
+    assert numbers[0] == numbers[1]
+    assert len(set(numbers.tolist())) == 4

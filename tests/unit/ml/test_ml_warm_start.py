@@ -65,5 +65,5 @@ def test_squashing_gives_back_what_was_wanted(world):
 def test_content_weights_imitate_what_content_can_say():
     rng = np.random.default_rng(0)
     features, kernel = rng.normal(size=(200, 6)).astype(np.float32), rng.normal(size=(6, 3)).astype(np.float32)
-    found = imitate(features, features @ kernel, np.ones(200), penalty=1e-6)
+    found = imitate(features, features @ kernel, penalty=1e-6)
     assert np.allclose(found, kernel, atol=1e-3)
