@@ -82,7 +82,7 @@ def test_a_vocabulary_that_knows_nothing_blocks():
 
 
 def test_items_share_a_number_only_where_nothing_in_the_decisions_tells_them_apart(world):
-    # Items 0 and 1: the same lone user, liked and not. 2 and 3: the same two users, of whom another one liked. 4: others.
+    # Items 0 and 1: one user, who liked and did not. 2 and 3: the same two, of whom another one liked. 4: others.
     users = np.array([0, 0, 0, 0, 1, 1, 1, 2])
     items = np.array([0, 1, 2, 3, 2, 3, 4, 4])
     liked = np.array([1, 0, 1, 0, 0, 1, 1, 1], bool)
