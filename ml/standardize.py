@@ -64,7 +64,7 @@ class Kept:
         held_out: Shared items that the rest is measured on.
         recall: Share of an item's 20 nearest items of the run that its converted vector finds, with 95 % interval.
         chance: The same for the nearest items of other held-out items.
-        mean_cosine: Between the converted vector and the run's own.
+        mean_cosine: Between the learned parts of the converted vector and of the run's own.
     """
 
     learned_from: int
@@ -111,7 +111,8 @@ def learn(source: FloatArray, catalogue: FloatArray, rows: IntArray, seed: int =
     wanted = nearest(directions[rows[held]], directions, rows[held])
     found = _found(conversion, source, rows, held, directions)
     others = [overlap(found, np.roll(wanted, shift, axis=0)).mean() for shift in range(1, CHANCE_DRAWS + 1)]
-    cosines = (conversion.apply(source[held]) * unit_rows(catalogue[rows[held]])).sum(axis=1)
+    # Of the learned parts: the filler alone would make any two vectors of a run look alike.
+    cosines = (unit_rows(conversion.apply(source[held])[:, FIRST_LEARNED:]) * directions[rows[held]]).sum(axis=1)
     kept = Kept(
         learned_from=len(rest),
         held_out=len(held),

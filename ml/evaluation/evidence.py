@@ -56,7 +56,7 @@ def evidence_of(dataset: Dataset, part: Round, last: Asked, labels: Labels) -> d
         "shares": shares(answers[0].lists, test, labels),
         "tradeoff": tradeoff(ours, answers[0].lists, test),
         "ablations": ablations(ours, test.window, answers[0]),
-        "embedding_map": item_map(ours.items.learned, first_group(dataset.items.maker_ids, groups, labels), seen),
+        "embedding_map": item_map(ours.items.directions, first_group(dataset.items.maker_ids, groups, labels), seen),
     }
 
 

@@ -96,14 +96,14 @@ def _largest(parts: dict[str, dict[int, float]]) -> list[tuple[int, dict[str, fl
 
 
 def item_map(
-    learned: npt.NDArray[np.float32], groups: list[str], rows: IntArray, most: int = 400, seed: int = 0
+    directions: npt.NDArray[np.float32], groups: list[str], rows: IntArray, most: int = 400, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Return at most `most` of the given items on the first two principal components of their learned vectors."""
+    """Return at most `most` of the given items on the first two principal components of their learned directions."""
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
     if len(rows) < 3:
         return []
-    centred = learned[rows].astype(np.float64) - learned[rows].mean(axis=0, dtype=np.float64)
+    centred = directions[rows].astype(np.float64) - directions[rows].mean(axis=0, dtype=np.float64)
     # Eigenvectors of the small matrix of inner products: the same components as of a decomposition of the vectors.
     size, components = np.linalg.eigh(centred @ centred.T)
     places = components[:, :-3:-1] * np.sqrt(np.maximum(size[:-3:-1], 0))

@@ -163,16 +163,16 @@ def cold_users(dataset: Dataset, test: Test, ours: ModelScorer, popular: Sequenc
 
 
 class MeanOfLiked:
-    """Cosine to the mean of the learned vectors of what a user liked: the model's items without its user tower."""
+    """Cosine to the mean of the learned directions of what a user liked: the model's items without its user tower."""
 
     name = "mean of liked vectors"
 
     def __init__(self, model: ModelScorer) -> None:
         """Average the likes that the given model reads."""
         self.settings: dict[str, float] = {}
-        self._learned = model.items.learned
+        self._directions = model.items.directions
         self._likes = like_matrix(model.dataset)
 
     def scores(self, users: IntArray, items: IntArray) -> npt.NDArray[np.float32]:
         """Return inner products with the sum of liked vectors, which rank like cosines; 0 without likes."""
-        return np.asarray((self._likes[users] @ self._learned) @ self._learned[items].T, dtype=np.float32)
+        return np.asarray((self._likes[users] @ self._directions) @ self._directions[items].T, dtype=np.float32)

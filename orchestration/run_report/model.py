@@ -21,15 +21,17 @@ def learning_curves(judged: Values) -> str:
         points = [(float(one["epoch"]), float(one[name])) for one in curve if one.get(name) is not None]
         if not points:
             continue
-        plot = Plot(Axis(0.5, max(x for x, _ in points) + 0.5, "epoch"), axis_over([y for _, y in points], title))
+        epochs = [x for x, _ in points]  # from 0, the start, where the model has one
+        plot = Plot(Axis(min(epochs) - 0.5, max(epochs) + 0.5, "epoch"), axis_over([y for _, y in points], title))
         chosen = judged.get("epochs")
+        note = ""
         if chosen is not None and plot.x.low < chosen < plot.x.high:
             plot.line([(chosen, plot.y.low), (chosen, plot.y.high)], QUIET, "3 3", f"chosen: epoch {chosen}")
+            note = f"Dashed: the epoch that was chosen, {chosen}."
         plot.line(points, OURS)
         for x, y in points:
             plot.point(x, y, "circle", OURS, f"epoch {x:.0f}: {y:.4f}", 3)
         ends = f"from {points[0][1]:.4f} to {points[-1][1]:.4f} in {len(points)} epochs"
-        note = f"Dashed: the epoch that was chosen, {chosen}." if chosen is not None else ""
         figures.append(figure(words, plot.svg(f"{words}, {ends}"), note))
     if not figures:
         return "<p>No epoch was recorded.</p>" if "curve" in judged else ""

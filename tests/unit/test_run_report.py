@@ -18,6 +18,7 @@ from standalone_page import read_page
 from orchestration.plots import SERIES, Axis, Estimate, Plot, axis_over, estimates, mark
 from orchestration.run_report import key_figures, markdown_summary, render_run_report, write_run_report
 from orchestration.run_report.facts import EXPECTED
+from orchestration.run_report.model import learning_curves
 from orchestration.settings import load_settings
 from orchestration.warehouse.registry import Run
 
@@ -98,6 +99,19 @@ def test_any_measured_values_can_be_drawn(seed: int) -> None:
     for number, one in enumerate(judged["curve"], start=1):
         one["epoch"] = float(number)
     read_page(rendered(judged))
+
+
+@pytest.mark.parametrize("n_epochs", [0, 3])
+def test_a_start_that_no_epoch_improved_lies_inside_its_plot(n_epochs: int) -> None:
+    curve = [{"epoch": 0.0, "validation": 0.2}] + [
+        {"epoch": float(n), "validation": 0.1, "loss": 5.0, "examples_per_second": 1.0} for n in range(1, n_epochs + 1)
+    ]
+    drawn = learning_curves({"curve": curve, "epochs": 0})
+    assert "chosen: epoch 0" in drawn
+    across = [float(x) for x in re.findall(r"<circle cx='([-0-9.]+)'", drawn)]
+    assert len(across) == 1 + 2 * n_epochs
+    assert min(across) > Plot.LEFT
+    assert max(across) < Plot.WIDTH - Plot.RIGHT
 
 
 def test_words_are_text_and_no_markup() -> None:

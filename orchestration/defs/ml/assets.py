@@ -53,7 +53,7 @@ class PromotionConfig(PublishConfig):
 def judgement(
     context: dg.AssetExecutionContext, config: TrainingConfig, settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult:
-    """The verdict on a configuration: full ranking on held-out time, beside windowed popularity and iALS."""
+    """The verdict on a configuration: full ranking on held-out time, beside baselines tuned on validation."""
     fixed = context.run.tags.get(CONFIG_TAG)
     if fixed not in (None, config.config_name):
         raise dg.Failure(f"this job trains configuration {fixed}, not {config.config_name}", allow_retries=False)
