@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from orchestration.warehouse.features import UserHistories
     from orchestration.warehouse.vectors import Published
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PARITY_USERS = 50
 PROTOCOL = "t-fix"
 
@@ -167,7 +166,7 @@ def judge_candidate(
             earlier_evaluations=scored,
         )
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{config_name}-{secrets.token_hex(2)}"
-    trained_until = EPOCH + timedelta(microseconds=int(dataset.decisions.decided_at.max()))
+    trained_until = registry.EPOCH + timedelta(microseconds=int(dataset.decisions.decided_at.max()))
     with connect(settings.database(), "trainer") as connection:
         registry.register_candidate(connection, run_id, provenance, trained_until, dagster_run_id)
         gates.record_inputs(connection, run_id, inputs)
@@ -524,5 +523,5 @@ def _stored_users(embedding: Any, users: UserHistories) -> Any:
         user_ids=[users.user_ids[row] for row in kept],
         embedding=embedding[kept],
         history_length=lengths[kept],
-        encoded_until=EPOCH + timedelta(microseconds=users.as_of),
+        encoded_until=registry.EPOCH + timedelta(microseconds=users.as_of),
     )
