@@ -123,7 +123,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_read() -> None:
     nowhere = load_settings({"MATCHING_HOME": "/nonexistent"})
     with pytest.raises(ConfigError, match="no configuration named 'best'"):
         tune(nowhere, "best", 1, 1.0)
-    with pytest.raises(ConfigError, match="max_epochs is not searched; there are .*learning_rate"):
+    with pytest.raises(ConfigError, match=r"max_epochs is not searched; there are .*learning_rate"):
         tune(nowhere, "simple", 1, 1.0, keys=["max_epochs"])
 
 
