@@ -69,7 +69,7 @@ BUILT: dict[str, dict[str, str]] = {
 # The few relations that one role more, or one role less, may read.
 MORE = {
     ("loader", "monitoring.orphan_content_ids"),  # a backfill asks the catalogue for exactly these
-    ("serving_owner", "features.feat_items"),
+    *(("serving_owner", name) for name in ("features.feat_items", "marts.serving_policy")),
     *(("trainer", name) for name in ("marts.fct_decisions", "marts.fct_exposures")),  # gates read them
     *(("trainer", name) for name in ("marts.dim_makers", "marts.dim_tags")),  # a judgement tells their names
     ("trainer", "monitoring.landing_freshness"),  # so does the gate of what landed
@@ -80,7 +80,7 @@ LESS = {
 SCHEMAS: dict[str, dict[str, str]] = {
     "features": {"analyst": "usage", "serving_owner": "usage", "trainer": "usage", "transformer": "usage create"},
     "intermediate": {"transformer": "usage create"},
-    "marts": {"analyst": "usage", "trainer": "usage", "transformer": "usage create"},
+    "marts": {"analyst": "usage", "serving_owner": "usage", "trainer": "usage", "transformer": "usage create"},
     "meta": {},
     "ml": {"serving_owner": "usage", "trainer": "usage create", "transformer": "usage"},
     "monitoring": {
@@ -99,7 +99,9 @@ SCHEMAS: dict[str, dict[str, str]] = {
 FUNCTIONS = {
     "active_run_id": {"app", "serving_owner"},
     "best_item_ids": {"serving_owner"},
+    "diversified": {"serving_owner"},
     "nearest_items": {"serving_owner"},
+    "policy_value": {"serving_owner"},
     "recommend": {"app", "serving_owner"},
     "servable_users": {"serving_owner"},
     "similar_items": {"app", "serving_owner"},
@@ -189,6 +191,9 @@ STATEMENTS = [
     ("app", "select * from serving.recommend(p_user_id => 'u1', p_limit => 5)", MAY),
     ("app", "select serving.active_run_id()", MAY),
     ("app", "select * from serving.servable_users()", MAY_NOT),
+    ("app", "select serving.policy_value('diversity_places')", MAY_NOT),
+    ("app", "select serving.diversified('{}', 1, 1, 1)", MAY_NOT),
+    ("app", "select * from marts.serving_policy", MAY_NOT),
     ("app", "select serving.best_item_ids('run', null, '{}', '{}', 1)", MAY_NOT),
     ("app", "select * from serving.nearest_items('run', null, '{}', 1)", MAY_NOT),
     ("app", "select * from marts.dim_items", MAY_NOT),
@@ -213,6 +218,7 @@ STATEMENTS = [
     # The functions' owner reads what they answer from, and writes nothing.
     ("serving_owner", "select * from raw_app.decisions", MAY),
     ("serving_owner", "select * from features.feat_items", MAY),
+    ("serving_owner", "select * from marts.serving_policy", MAY),
     ("serving_owner", "select * from ml.user_embeddings", MAY),
     ("serving_owner", "select * from serving.servable_users()", MAY),
     ("serving_owner", "select * from raw_app.exposures", MAY_NOT),
