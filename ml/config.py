@@ -62,7 +62,12 @@ class ModelConfig:
     full_softmax_limit: int = 5_000
     """Catalogues up to this size (items with any decision) are scored whole in every step."""
     uniform_negatives: int = 1_024
-    """Uniformly drawn negatives per step where the catalogue is larger."""
+    """Uniformly drawn negatives per step where the catalogue is larger; with 0 only the batch's own likes compete."""
+    logq_correction: bool = True
+    """Whether sampled candidates weigh by one over the chance of being drawn; off only to show what that is worth."""
+    softmax: str = "refined"
+    """refined: the like itself, which was not drawn, enters the sampled softmax with its exact weight; standard: with
+    that of a drawn candidate, as most libraries have it."""
     refresh_steps: int = 40
     """Steps after which the item vectors inside histories are encoded anew in large catalogues."""
     nope_negatives: int = 4
@@ -101,7 +106,7 @@ class ModelConfig:
         """Refuse values that cannot work."""
         positive = (
             "bag_dimensions", "title_buckets", "vocabulary_min_count", "item_hidden", "history_length", "fading_heads",
-            "user_hidden", "batch_contexts", "targets_per_context", "uniform_negatives", "refresh_steps",
+            "user_hidden", "batch_contexts", "targets_per_context", "refresh_steps",
             "popularity_blocks", "temperature", "min_temperature", "learning_rate", "learning_rate_decay", "clip_norm",
             "max_epochs", "patience", "validation_users", "warmup_steps", "nope_negatives",
         )  # fmt: skip
@@ -119,10 +124,13 @@ class ModelConfig:
             raise ConfigError(f"prefix_weights needs {len(PREFIXES) - 1} values, none below 0")
         if self.start not in ("linear", "random"):
             raise ConfigError("start must be linear or random")
+        if self.softmax not in ("refined", "standard"):
+            raise ConfigError("softmax must be refined or standard")
         if self.decided_weight < 0 or not 0 <= self.user_power <= 1:
             raise ConfigError("decided_weight must not be negative, user_power lies between 0 and 1")
-        if self.nope_weight < 0 or self.weight_decay < 0 or self.full_softmax_limit < 0:
-            raise ConfigError("nope_weight, weight_decay and full_softmax_limit must not be negative")
+        for name in ("nope_weight", "weight_decay", "full_softmax_limit", "uniform_negatives"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON."""
@@ -158,7 +166,7 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
             value = float(value)
         if wanted is tuple and isinstance(value, list | tuple):
             value = tuple(float(part) for part in value)
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise ConfigError(f"{key} must be {wanted.__name__}, got {type(value).__name__}")
         checked[key] = value
     return ModelConfig(**checked)

@@ -40,23 +40,35 @@ def log_correction(
 
 def prefix_scores(users: tf.Tensor, items: tf.Tensor) -> list[tf.Tensor]:
     """Return inner products over each learned prefix and over all coordinates, for the price of the last."""
-    edges = (0, *LEARNED_PREFIXES, LEARNED)
+    # Split, not sliced: the gradient of a slice is a zero-filled matrix of full width for each part.
+    widths = [end - start for start, end in pairwise((0, *LEARNED_PREFIXES, LEARNED))]
     scores: list[tf.Tensor] = []
-    for start, end in pairwise(edges):
-        part = tf.matmul(users[:, start:end], items[:, start:end], transpose_b=True)
+    for of_users, of_items in zip(tf.split(users, widths, axis=1), tf.split(items, widths, axis=1), strict=True):
+        part = tf.matmul(of_users, of_items, transpose_b=True)
         scores.append(part if not scores else scores[-1] + part)
     return scores
 
 
-def softmax_loss(logits: tf.Tensor, adjustment: tf.Tensor, slots: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+def softmax_loss(
+    logits: tf.Tensor, adjustment: tf.Tensor, slots: tf.Tensor, valid: tf.Tensor, own: tf.Tensor | float = 0.0
+) -> tf.Tensor:
     """Return the mean of -log softmax over all valid targets.
 
     Each target competes with the candidates but not with the other targets of its row: `adjustment` excludes
     targets and decided items and carries the sampling correction of the rest, so the target itself, which was not
-    sampled, enters with its exact weight.
+    sampled, enters with its exact weight. The gradient is then that of the negatives alone, times one minus the
+    estimated chance of the target: the refined correction of Khrylchenko et al. 2025 (arXiv 2507.09331).
+
+    Args:
+        logits: Contexts x candidates.
+        adjustment: Contexts x candidates, added to the logits of what a target competes with.
+        slots: Contexts x targets: columns of the targets.
+        valid: Contexts x targets: 0 for padding.
+        own: Contexts x targets: added to the logits of the targets themselves. With the correction of a candidate drawn
+            once this is the customary form (Bengio and Senecal 2008), which counts rare targets as near-certain.
     """
     others = tf.reduce_logsumexp(logits + adjustment, axis=1, keepdims=True)
-    losses = tf.nn.softplus(others - tf.gather(logits, slots, batch_dims=1))
+    losses = tf.nn.softplus(others - tf.gather(logits, slots, batch_dims=1) - own)
     return tf.reduce_sum(losses * valid) / tf.maximum(tf.reduce_sum(valid), 1.0)
 
 

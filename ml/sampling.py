@@ -38,6 +38,8 @@ class Batch:
     adjustment: npt.NDArray[np.float32]
     slots: npt.NDArray[np.int32]
     valid: npt.NDArray[np.float32]
+    own: npt.NDArray[np.float32]
+    """Added to the logit of a target itself: 0 unless the softmax is the standard one."""
     nope_slots: npt.NDArray[np.int32]
     nope_valid: npt.NDArray[np.float32]
 
@@ -124,7 +126,7 @@ class BatchSource:
         times = table.decided_at[history_rows]
         age = np.where(mask, (times[:, :1] - times) / MICROSECONDS_PER_DAY, 0.0)
 
-        candidates, correction = self._candidates(targets[valid], nope_items[nope_valid > 0])
+        candidates, correction, of_one = self._candidates(targets[valid], nope_items[nope_valid > 0])
         moment = table.decided_at[first]
         adjustment = np.repeat(correction[None, :], len(rows), axis=0)
         unreleased = self.released_at[candidates][None, :] > np.where(
@@ -148,6 +150,7 @@ class BatchSource:
             adjustment=adjustment,
             slots=target_slots.astype(np.int32),
             valid=valid.astype(np.float32),
+            own=of_one[target_slots],
             nope_slots=nope_slots.astype(np.int32),
             nope_valid=nope_valid.astype(np.float32),
         )
@@ -170,20 +173,26 @@ class BatchSource:
         rows = self.nope_rows[np.where(valid, low[:, None] + step, 0)]
         return self.decisions.item_index[rows], valid.astype(np.float32)
 
-    def _candidates(self, targets: IntArray, nopes: IntArray) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        """Return the distinct candidates and their log correction, and number their slots."""
+    def _candidates(
+        self, targets: IntArray, nopes: IntArray
+    ) -> tuple[IntArray, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the distinct candidates, their log correction and that of a target, and number their slots."""
+        config = self.config
         if self.is_full:
             candidates = np.arange(self.n_items)
-            correction = np.zeros(self.n_items, dtype=np.float32)
+            correction = of_one = np.zeros(self.n_items, dtype=np.float32)
         else:
-            uniform = self.rng.integers(0, self.n_items, self.config.uniform_negatives)
+            uniform = self.rng.integers(0, self.n_items, config.uniform_negatives)
             drawn, counts = np.unique(np.concatenate([targets, uniform]), return_counts=True)
-            n_drawn = len(targets) + len(uniform)
-            chance = sampling_probabilities(self.frequency, len(targets), len(uniform))
             only_nopes = np.setdiff1d(nopes, drawn)
             candidates = np.concatenate([drawn, only_nopes])
-            correction = np.concatenate(
-                [log_correction(counts, chance[drawn], n_drawn), np.full(len(only_nopes), EXCLUDED, np.float32)]
-            )
+            weight, of_one = np.log(counts).astype(np.float32), np.zeros(len(candidates), np.float32)
+            if config.logq_correction:
+                n_drawn = len(targets) + len(uniform)
+                chance = sampling_probabilities(self.frequency, len(targets), len(uniform))[drawn]
+                weight = log_correction(counts, chance, n_drawn)
+                if config.softmax == "standard":
+                    of_one[: len(drawn)] = log_correction(np.ones_like(counts), chance, n_drawn)
+            correction = np.concatenate([weight, np.full(len(only_nopes), EXCLUDED, np.float32)])
         self.slot_of[candidates] = np.arange(len(candidates))
-        return candidates, correction
+        return candidates, correction, of_one
