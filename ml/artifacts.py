@@ -54,7 +54,7 @@ def save(run_dir: Path, model: FittedModel, provenance: dict[str, Any]) -> None:
                 # Keras 3.15 reads variables in a way that NumPy 2 announces the end of; goes with a later Keras.
                 warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
                 tower.save(folder / f"{name}.keras")
-        _save_user_tower(folder / SAVED_MODEL, model)
+        save_user_tower(folder / SAVED_MODEL, model)
         manifest = {
             "format": FORMAT,
             "provenance": provenance,
@@ -129,16 +129,16 @@ def load(run_dir: Path) -> FittedModel:
 class ServedUserTower(tf.Module):
     """The user tower as an exported function of plain numbers; its result is the stored vector."""
 
-    def __init__(self, model: FittedModel) -> None:
-        """Fix the shapes a browser relies on."""
+    def __init__(self, model: FittedModel, users: int | None = None) -> None:
+        """Fix the shapes a browser relies on; with `users`, how many are encoded at once, too."""
         super().__init__(name="served_user_tower")
         self.tower = model.user_tower
         length, width = model.config.history_length, model.config.history_dimensions
-        events = (None, length)
+        events = (users, length)
         self.encode = tf.function(
             self._encode,
             input_signature=[
-                tf.TensorSpec((None, length, width), tf.float32, name="history_vectors"),
+                tf.TensorSpec((users, length, width), tf.float32, name="history_vectors"),
                 tf.TensorSpec(events, tf.float32, name="decisions"),
                 tf.TensorSpec(events, tf.float32, name="age_days"),
                 tf.TensorSpec(events, tf.float32, name="mask"),
@@ -160,8 +160,9 @@ def load_served_user_tower(run_dir: Path) -> Any:
     return function
 
 
-def _save_user_tower(folder: Path, model: FittedModel) -> None:
-    module = ServedUserTower(model)
+def save_user_tower(folder: Path, model: FittedModel, users: int | None = None) -> None:
+    """Write the user tower as a SavedModel, for any number of users at once or for just so many."""
+    module = ServedUserTower(model, users)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.encode})
 
 
