@@ -337,6 +337,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
         ModelRunError: The run has no artifacts.
         ContractError: Its artifacts are of another run or another contract, or damaged.
         PublishError: The vectors are not fit to be served.
+        WarehouseError: Another publication is running.
     """
     from ml.encoding import encode_items, encode_users
     from orchestration.warehouse.vectors import drop_old_vectors, publish_vectors
@@ -359,8 +360,8 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
             _stored_items(item_vectors, items),
             _stored_users(user_embedding, users),
             on_progress,
+            published_from=states_of(tables),
         )
-        registry.mark_published(connection, run.run_id, states_of(tables))
         for old in drop_old_vectors(connection):
             shutil.rmtree(settings.artifacts_dir / old, ignore_errors=True)
     return published

@@ -1,31 +1,43 @@
 """Publishing vectors: a fresh table per run, binary COPY, index, analyze, validate, attach as a partition.
 
-Belongs here: everything between arrays of vectors and a partition that is safe to point at. Does not belong here:
-the pointer itself (registry) or how vectors are made (ml).
+Belongs here: everything between arrays of vectors and a partition that is safe to point at, and taking partitions away.
+Does not belong here: the pointer itself (registry), how vectors are made (ml), or changing those that are served
+(refreshing).
+
+Readers are never held up: attaching takes a lock on the parent that they do not notice, and a partition is detached
+concurrently before it is dropped. A plain `drop table` of a partition locks the parent, and with one long query running
+every list asked for after it would wait as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from pgvector import HalfVector
 from psycopg import sql
 
 from orchestration.progress import ProgressCallback, ignore_progress
 from orchestration.warehouse import registry
-from orchestration.warehouse.copying import copy_rows
+from orchestration.warehouse.copying import copy_columns
+from orchestration.warehouse.locks import holding
 
 DIMENSIONS = 768
 KEPT_RUNS = 5
 NORM_TOLERANCE = 2e-3  # half precision rounds each of 768 coordinates
 MINIMUM_INDEX_RECALL = 0.9
 RECALL_SAMPLE = 50
+PUBLICATION = "publication"
+"""Name of the lock of whoever writes vectors: one at a time, or a clean-up would take what another is writing."""
+READER_PATIENCE_SECONDS = 60
+"""How long a partition that is to go waits for queries that began before; what is left is the next clean-up's."""
+INDEX_BYTES_PER_ROW = 1_200  # the graph while it is built; what does not fit makes the build several times slower
+KINDS = ("item", "user")
 
 # Leading coordinates alone drive the index: a quarter of the size, re-ranked by the whole (serving.nearest_items).
 # Without the filler: between items the product would be mostly that of their fillers, and a graph built on it leads
@@ -46,6 +58,8 @@ class ItemVectors:
     embedding: NDArray[np.float32]
     popularity_prior: NDArray[np.float32]
     is_eligible: NDArray[np.bool_]
+    source_hash: NDArray[np.int64] | None = None
+    """Hashes of the rows they were encoded from (features.read_changed_items); None: the next refresh encodes anew."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,8 @@ class UserVectors:
     embedding: NDArray[np.float32]
     history_length: NDArray[np.integer]
     encoded_until: datetime
+    source_hash: NDArray[np.int64] | None = None
+    """Hashes of the histories they were encoded from; None: the next refresh encodes anew."""
 
 
 @dataclass(frozen=True)
@@ -73,144 +89,248 @@ def publish_vectors(
     items: ItemVectors,
     users: UserVectors,
     on_progress: ProgressCallback = ignore_progress,
+    *,
+    published_from: dict[str, Any] | None = None,
+    beside: Callable[[psycopg.Connection], None] = lambda connection: None,
 ) -> Published:
     """Write both vector tables of a run and make them partitions, all or nothing for readers.
 
+    What publications that were killed left behind goes first, whichever run it was of.
+
     Args:
-        connection: As trainer, not in a transaction.
+        connection: As trainer, autocommit, not in a transaction.
         run_id: A registered run. Vectors already published under it are replaced only while it is not active.
         items: Item vectors.
         users: User vectors.
         on_progress: Called with rows written and rows in all.
+        published_from: State of each table they were made from, kept with the run.
+        beside: Writes what readers of this run need beside vectors, in the transaction that makes it published.
 
     Raises:
-        PublishError: The run is active, a vector is not a finite unit vector, or the index misses too much.
+        PublishError: The run is active, a vector is not a finite unit vector, rows are missing, or the index misses
+            too much.
+        WarehouseError: Another publication is running.
     """
-    _check_vectors("item", items.embedding)
-    _check_vectors("user", users.embedding)
-    total, done = len(items.item_ids) + len(users.user_ids), 0
-
-    def counted(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        nonlocal done
-        for row in rows:
-            done += 1
-            if done % 1000 == 0:
-                on_progress(done, total)
-            yield row
-
-    _drop_leftovers(connection, run_id)
-    item_table, user_table = _table("item", run_id), _table("user", run_id)
-    with connection.transaction():
-        _create_like(connection, item_table, "item_embeddings", run_id)
-        copy_rows(
-            connection,
-            f"ml.{item_table}",
-            ("run_id", "item_id", "content_id", "embedding", "popularity_prior", "is_eligible"),
-            ("text", "text", "text", "halfvec", "float4", "bool"),
-            counted(
-                (run_id, item_id, content_id, HalfVector(vector), float(prior), bool(eligible))
-                for item_id, content_id, vector, prior, eligible in zip(
-                    items.item_ids,
-                    items.content_ids,
-                    items.embedding.astype(np.float16),
-                    items.popularity_prior,
-                    items.is_eligible,
-                    strict=True,
-                )
-            ),
-        )
-        _create_like(connection, user_table, "user_embeddings", run_id)
-        copy_rows(
-            connection,
-            f"ml.{user_table}",
-            ("run_id", "user_id", "embedding", "history_length", "encoded_until"),
-            ("text", "text", "halfvec", "int4", "timestamptz"),
-            counted(
-                (run_id, user_id, HalfVector(vector), int(length), users.encoded_until)
-                for user_id, vector, length in zip(
-                    users.user_ids, users.embedding.astype(np.float16), users.history_length, strict=True
-                )
-            ),
-        )
-    on_progress(total, total)
-    _index(connection, item_table, user_table)
-    recall = _index_recall(connection, item_table, user_table)
-    if recall < MINIMUM_INDEX_RECALL:
-        raise PublishError(
-            f"the index of run {run_id} finds only {recall:.1%} of the exact top 20 (at least "
-            f"{MINIMUM_INDEX_RECALL:.0%} wanted); readers still see the run that was active before"
-        )
-    with connection.transaction():
-        for parent, table in (("item_embeddings", item_table), ("user_embeddings", user_table)):
-            connection.execute(
-                sql.SQL("alter table {} attach partition {} for values in ({})").format(
-                    sql.Identifier("ml", parent), sql.Identifier("ml", table), sql.Literal(run_id)
-                )
+    check_vectors("item", items.embedding)
+    check_vectors("user", users.embedding)
+    for kind, vectors in (("item", items.embedding), ("user", users.embedding)):
+        if len(vectors) == 0:
+            raise PublishError(f"there are no {kind} vectors to publish")
+    total = len(items.item_ids) + len(users.user_ids)
+    with holding(connection, PUBLICATION):
+        # A server that builds an index for a client that was killed lets go within seconds, and so does its lock.
+        connection.execute("set client_connection_check_interval = '1s'")
+        _withdraw(connection, run_id)
+        clear_leftovers(connection)
+        tables = {kind: table_of(kind, run_id) for kind in KINDS}
+        with connection.transaction():
+            _create(connection, "item", run_id)
+            copy_columns(
+                connection,
+                f"ml.{tables['item']}",
+                {"run_id": ("text", run_id), **item_columns(items)},
+                lambda done, _: on_progress(done, total),
+                freeze=True,
             )
+        with connection.transaction():
+            _create(connection, "user", run_id)
+            copy_columns(
+                connection,
+                f"ml.{tables['user']}",
+                {"run_id": ("text", run_id), **user_columns(users)},
+                lambda done, _: on_progress(len(items.item_ids) + done, total),
+                freeze=True,
+            )
+        _index(connection, tables, len(items.item_ids))
+        for kind, vectors in (("item", items.embedding), ("user", users.embedding)):
+            check_stored(connection, sql.Identifier("ml", tables[kind]), kind, len(vectors))
+        recall = _index_recall(connection, tables["item"], tables["user"])
+        if recall < MINIMUM_INDEX_RECALL:
+            raise PublishError(
+                f"the index of run {run_id} finds only {recall:.1%} of the exact top 20 (at least "
+                f"{MINIMUM_INDEX_RECALL:.0%} wanted); readers still see the run that was active before"
+            )
+        with connection.transaction():
+            for kind in KINDS:
+                connection.execute(
+                    sql.SQL("alter table {} attach partition {} for values in ({})").format(
+                        _parent(kind), sql.Identifier("ml", tables[kind]), sql.Literal(run_id)
+                    )
+                )
+            beside(connection)
+            registry.mark_published(connection, run_id, published_from)
     return Published(items=len(items.item_ids), users=len(users.user_ids), index_recall_at_20=recall)
 
 
 def drop_old_vectors(connection: psycopg.Connection, keep: int = KEPT_RUNS) -> list[str]:
     """Drop vector partitions beyond the newest ``keep`` published runs; what a rollback needs always stays.
 
+    Args:
+        connection: As trainer, autocommit, not in a transaction.
+        keep: How many published runs keep their vectors.
+
     Returns:
         The runs whose vectors were dropped.
+
+    Raises:
+        PublishError: Somebody has been reading them for too long; the next publication drops them.
+        WarehouseError: A publication is running.
     """
-    old = connection.execute(
-        "select r.run_id from ml.runs as r where r.published_at is not null"
-        " and r.run_id not in (select k.run_id from ml.runs as k where k.published_at is not null"
-        " order by k.published_at desc limit %s)",
-        [keep],
-    ).fetchall()
-    dropped = []
-    for (run_id,) in old:
-        with connection.transaction():
-            registry.lock_pointer(connection)  # the pointer may have moved, and to this run
-            active = registry.active_run(connection)
-            if run_id in (registry.rollback_target(connection), active.run_id if active else None):
-                continue
-            for kind in ("item", "user"):
-                connection.execute(
-                    sql.SQL("drop table if exists {}").format(sql.Identifier("ml", _table(kind, run_id)))
-                )
-            connection.execute("update ml.runs set published_at = null where run_id = %s", [run_id])
-            dropped.append(run_id)
+    with holding(connection, PUBLICATION):
+        old = connection.execute(
+            "select r.run_id from ml.runs as r where r.published_at is not null"
+            " and r.run_id not in (select k.run_id from ml.runs as k where k.published_at is not null"
+            " order by k.published_at desc limit %s) order by r.published_at",
+            [keep],
+        ).fetchall()
+        dropped = [run_id for (run_id,) in old if _retire_vectors(connection, run_id)]
+        clear_leftovers(connection)
     return dropped
 
 
-def _table(kind: str, run_id: str) -> str:
-    return f"{kind}_embeddings__{run_id}"
+def clear_leftovers(connection: psycopg.Connection) -> list[str]:
+    """Drop vector tables that belong to no published run: of killed publications, and of runs that were withdrawn.
+
+    Args:
+        connection: As trainer, autocommit, holding the lock `PUBLICATION`.
+
+    Returns:
+        Names of the tables.
+
+    Raises:
+        PublishError: Somebody has been reading one of them for too long.
+    """
+    left = connection.execute(
+        "select c.relname, i.inhrelid is not null, coalesce(i.inhdetachpending, false)"
+        " from pg_class as c left join pg_inherits as i on i.inhrelid = c.oid"
+        " where c.relnamespace = 'ml'::regnamespace and c.relkind = 'r' and c.relname ~ '^(item|user)_embeddings__'"
+        " and not exists (select from ml.runs as r where r.published_at is not null"
+        " and c.relname in ('item_embeddings__' || r.run_id, 'user_embeddings__' || r.run_id)) order by c.relname"
+    ).fetchall()
+    for table, is_attached, is_pending in left:
+        name = sql.Identifier("ml", table)
+        with _waiting_for_readers(connection, table):
+            if is_attached:
+                connection.execute(
+                    sql.SQL("alter table {} detach partition {} {}").format(
+                        _parent(table.partition("_")[0]), name, sql.SQL("finalize" if is_pending else "concurrently")
+                    )
+                )
+            connection.execute(sql.SQL("drop table {}").format(name))
+    return [table for table, _, _ in left]
 
 
-def _check_vectors(kind: str, vectors: NDArray[np.float32]) -> None:
+def check_vectors(kind: str, vectors: NDArray[np.float32]) -> None:
+    """Refuse vectors of another shape, not finite, or not of unit norm.
+
+    Raises:
+        PublishError: With what is wrong.
+    """
     if vectors.ndim != 2 or vectors.shape[1] != DIMENSIONS:
         raise PublishError(f"{kind} vectors have shape {vectors.shape}, not (n, {DIMENSIONS})")
-    if len(vectors) == 0:
-        raise PublishError(f"there are no {kind} vectors to publish")
-    if not np.isfinite(vectors).all():
+    squares = np.einsum("ij,ij->i", vectors, vectors)  # no copy of a gigabyte
+    if not np.isfinite(squares).all():
         raise PublishError(f"{kind} vectors hold NaN or infinity")
-    worst = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
+    worst = float(np.abs(np.sqrt(squares) - 1).max(initial=0))
     if worst > NORM_TOLERANCE:
         raise PublishError(f"{kind} vectors are not unit norm: the worst is off by {worst:.4f}")
 
 
-def _drop_leftovers(connection: psycopg.Connection, run_id: str) -> None:
+def check_stored(connection: psycopg.Connection, table: sql.Identifier, kind: str, expected: int) -> None:
+    """Refuse a table that does not hold so many finite unit vectors; what is checked is what was stored.
+
+    Raises:
+        PublishError: With what is wrong.
+    """
+    row = connection.execute(
+        sql.SQL(
+            "select count(*), coalesce(min(l2_norm(embedding)), 1), coalesce(max(l2_norm(embedding)), 1) from {}"
+        ).format(table)
+    ).fetchone()
+    if row is None or row[0] != expected:
+        raise PublishError(f"{row and row[0]} {kind} vectors are stored, not {expected}")
+    if row[1] < 1 - NORM_TOLERANCE or row[2] > 1 + NORM_TOLERANCE:
+        raise PublishError(f"stored {kind} vectors are not unit norm: from {row[1]:.4f} to {row[2]:.4f}")
+
+
+def item_columns(items: ItemVectors) -> dict[str, tuple[str, Any]]:
+    """Return the columns of a table of item vectors, but the run, as `copy_columns` takes them."""
+    return {
+        "item_id": ("text", items.item_ids),
+        "content_id": ("text", items.content_ids),
+        "embedding": ("halfvec", items.embedding),
+        "popularity_prior": ("float4", items.popularity_prior),
+        "is_eligible": ("bool", items.is_eligible),
+        **({} if items.source_hash is None else {"source_hash": ("int8", items.source_hash)}),
+    }
+
+
+def user_columns(users: UserVectors) -> dict[str, tuple[str, Any]]:
+    """Return the columns of a table of user vectors, but the run, as `copy_columns` takes them."""
+    until = (users.encoded_until - registry.EPOCH) // timedelta(microseconds=1)
+    return {
+        "user_id": ("text", users.user_ids),
+        "embedding": ("halfvec", users.embedding),
+        "history_length": ("int4", users.history_length),
+        "encoded_until": ("timestamptz", np.full(len(users.user_ids), until, dtype=np.int64)),
+        **({} if users.source_hash is None else {"source_hash": ("int8", users.source_hash)}),
+    }
+
+
+def table_of(kind: str, run_id: str) -> str:
+    """Return the name of a run's table of item or user vectors: at most 57 bytes, as run ids have at most 40."""
+    return f"{kind}_embeddings__{run_id}"
+
+
+def _parent(kind: str) -> sql.Identifier:
+    return sql.Identifier("ml", f"{kind}_embeddings")
+
+
+def _withdraw(connection: psycopg.Connection, run_id: str) -> None:
+    """Say that a run has no vectors any more, so that what it has counts as a leftover."""
     with connection.transaction():
+        registry.lock_pointer(connection)
         row = connection.execute("select state from ml.runs where run_id = %s for update", [run_id]).fetchone()
         if row is None:
             raise PublishError(f"there is no model run {run_id!r}: `matching runs` lists them")
         if row[0] == "active":
             raise PublishError(f"run {run_id} is being served; publish a new run instead of rewriting it")
-        for kind in ("item", "user"):
-            connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier("ml", _table(kind, run_id))))
         connection.execute("update ml.runs set published_at = null where run_id = %s", [run_id])
 
 
-def _create_like(connection: psycopg.Connection, table: str, parent: str, run_id: str) -> None:
-    name = sql.Identifier("ml", table)
+def _retire_vectors(connection: psycopg.Connection, run_id: str) -> bool:
+    """Say that an old run has no vectors any more, unless it is served or a rollback would go to it."""
+    with connection.transaction():
+        registry.lock_pointer(connection)  # the pointer may have moved, and to this run
+        active = registry.active_run(connection)
+        if run_id in (registry.rollback_target(connection), active.run_id if active else None):
+            return False
+        connection.execute("update ml.runs set published_at = null where run_id = %s", [run_id])
+    return True
+
+
+@contextlib.contextmanager
+def _waiting_for_readers(connection: psycopg.Connection, table: str) -> Iterator[None]:
+    """Wait so long for queries that began before; a detach that gave up is finished by the next clean-up."""
+    connection.execute(f"set statement_timeout = '{READER_PATIENCE_SECONDS}s'")
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        raise PublishError(
+            f"a query has been reading for more than {READER_PATIENCE_SECONDS} s while ml.{table} was to be dropped: "
+            "end it and publish again, which drops it"
+        ) from None
+    finally:
+        if not connection.closed:
+            connection.execute("reset statement_timeout")
+
+
+def _create(connection: psycopg.Connection, kind: str, run_id: str) -> None:
+    name = sql.Identifier("ml", table_of(kind, run_id))
+    # The check lets it be attached without reading it again; keys and indexes come after the rows.
     connection.execute(
-        sql.SQL("create table {} (like {} including all, check (run_id = {}))").format(
-            name, sql.Identifier("ml", parent), sql.Literal(run_id)
+        sql.SQL("create table {} (like {} including all excluding indexes, check (run_id = {}))").format(
+            name, _parent(kind), sql.Literal(run_id)
         )
     )
     # Plain storage keeps vectors out of TOAST: exact scans three times as fast, and parallel index builds.
@@ -218,15 +338,23 @@ def _create_like(connection: psycopg.Connection, table: str, parent: str, run_id
     connection.execute(sql.SQL("alter table {} set (parallel_workers = 2)").format(name))
 
 
-def _index(connection: psycopg.Connection, item_table: str, user_table: str) -> None:
-    items = sql.Identifier("ml", item_table)
+def _index(connection: psycopg.Connection, tables: dict[str, str], rows: int) -> None:
+    items, users = (sql.Identifier("ml", tables[kind]) for kind in KINDS)
     with connection.transaction():
+        connection.execute(
+            "select set_config('maintenance_work_mem', greatest("
+            " pg_size_bytes(current_setting('maintenance_work_mem')) / 1024, %s)::text || 'kB', true)",
+            [min(rows * INDEX_BYTES_PER_ROW // 1024, 2**21 - 1)],
+        )
         connection.execute(sql.SQL("create index on {} using hnsw (" + INDEX_EXPRESSION + ")").format(items))
+    with connection.transaction():
+        connection.execute(sql.SQL("alter table {} add primary key (run_id, item_id)").format(items))
+        connection.execute(sql.SQL("alter table {} add primary key (run_id, user_id)").format(users))
         # Decided and liked items are looked up by the id an app knows.
         connection.execute(sql.SQL("create index on {} (content_id)").format(items))
         connection.execute(sql.SQL("create index on {} (popularity_prior desc, item_id)").format(items))
         connection.execute(sql.SQL("analyze {}").format(items))
-        connection.execute(sql.SQL("analyze {}").format(sql.Identifier("ml", user_table)))
+        connection.execute(sql.SQL("analyze {}").format(users))
 
 
 RECALL_QUERY = """

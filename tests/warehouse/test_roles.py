@@ -34,6 +34,7 @@ TABLES: dict[str, dict[str, str]] = {
     "ml.runs": {"trainer": EVERYTHING, "transformer": "select"},
     "ml.test_evaluations": {"trainer": EVERYTHING},
     "ml.trials": {"trainer": EVERYTHING},
+    "ml.vector_refreshes": {"trainer": EVERYTHING},
     "ml.user_embeddings": {"serving_owner": "select", "trainer": EVERYTHING},
     "monitoring.model_builds": {
         "analyst": "select",
