@@ -24,6 +24,12 @@ StringArray = npt.NDArray[np.object_]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 
+ITEM_INPUTS = (
+    "item_id", "content_id", "title", "maker_id", "series_id", "label_id", "tag_ids", "performer_ids", "director_ids",
+    "price_jpy", "runtime_minutes", "released_at", "is_eligible",
+)  # fmt: skip
+"""Columns of feat_items that an item table is made of."""
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -192,7 +198,7 @@ class Dataset:
             digest.update(json.dumps(record, ensure_ascii=False).encode())
         digest.update(json.dumps(list(self.user_ids), ensure_ascii=False).encode())
         for column in vars(decisions).values():
-            digest.update(np.ascontiguousarray(column).tobytes())
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
 

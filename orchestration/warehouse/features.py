@@ -7,13 +7,25 @@ logic (dbt) or array logic (`ml.datasets`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import psycopg
+from psycopg import sql
 
 from ml.contracts import TABLES
-from ml.datasets import Dataset, Histories, ItemTable, dataset_from_columns, histories_from_lists, items_from_columns
+from ml.datasets import (
+    ITEM_INPUTS,
+    Dataset,
+    DecisionTable,
+    Histories,
+    ItemTable,
+    histories_from_lists,
+    items_from_columns,
+)
 from orchestration.warehouse.connection import WarehouseError
 from orchestration.warehouse.copying import read_columns
+from orchestration.warehouse.reading import read_arrays
 
 MICROSECONDS = "(extract(epoch from {0}) * 1000000)::bigint as {0}"
 
@@ -28,16 +40,52 @@ class UserHistories:
     """Microseconds since the epoch: the moment the tables describe."""
 
 
-def read_dataset(connection: psycopg.Connection) -> Dataset:
-    """Read all items, users and training examples.
+EXAMPLE_TYPES = {
+    "user_index": "bigint",
+    "item_index": "bigint",
+    "decision": "smallint",
+    "decided_at": "timestamptz",
+    "history_size": "integer",
+    "is_first_like": "boolean",
+}
+# Python sorts text by code point; so does "C" over UTF-8, whatever the language of the server.
+EXAMPLES = sql.SQL("""
+    with users as (
+        select user_id, row_number() over (order by user_id collate "C") - 1 as number from features.feat_users
+    ),
+    items as (
+        select item_id, row_number() over (order by item_id collate "C") - 1 as number from features.feat_items
+    )
+    select
+        coalesce(users.number, -1), coalesce(items.number, -1),
+        examples.decision, examples.decided_at, examples.history_size, examples.is_first_like
+    from features.feat_training_examples as examples
+    left join users using (user_id)
+    left join items using (item_id)
+    order by users.number, examples.sequence
+""")
+SORT_MEMORY = "256MB"
+
+
+def read_dataset(connection: psycopg.Connection, folder: Path | None = None) -> Dataset:
+    """Read all items, users and training examples in one state of the tables.
+
+    Args:
+        connection: As trainer, within a transaction or about to begin one.
+        folder: Where examples lie that are too many for memory; see `read_arrays`.
 
     Raises:
-        WarehouseError: The feature tables were never built.
+        WarehouseError: The feature tables were never built, or an example names an item or user that they lack.
     """
+    connection.execute("select set_config('work_mem', %s, true)", [SORT_MEMORY])
     items = read_items(connection)
-    users = _read(connection, "feat_users", "user_id")
-    examples = _read(connection, "feat_training_examples", "user_id, sequence")
-    return dataset_from_columns(items, examples, users["user_id"])
+    users = _read(connection, "feat_users", ("user_id",))["user_id"]
+    columns = read_arrays(connection, EXAMPLES, EXAMPLE_TYPES, folder)
+    for name, size, what in (("item_index", len(items), "items"), ("user_index", len(users), "users")):
+        if len(columns[name]) and (columns[name].min() < 0 or columns[name].max() >= size):
+            raise WarehouseError(f"features.feat_training_examples names {what} that features.feat_{what} lacks")
+    decisions = DecisionTable(**{**columns, "decision": columns["decision"].astype(np.int8)})
+    return Dataset(items, decisions, np.array([*users, None], dtype=object)[:-1])
 
 
 def read_items(connection: psycopg.Connection) -> ItemTable:
@@ -46,7 +94,7 @@ def read_items(connection: psycopg.Connection) -> ItemTable:
     Raises:
         WarehouseError: The feature tables were never built.
     """
-    return items_from_columns(_read(connection, "feat_items", "item_id"))
+    return items_from_columns(_read(connection, "feat_items", ITEM_INPUTS))
 
 
 def read_histories(connection: psycopg.Connection, item_index: dict[str, int]) -> UserHistories:
@@ -70,11 +118,13 @@ def read_histories(connection: psycopg.Connection, item_index: dict[str, int]) -
     return UserHistories(rows["user_id"], histories, int(row[0]) if row and row[0] is not None else 0)
 
 
-def _read(connection: psycopg.Connection, table: str, order: str) -> dict[str, list]:
-    columns = ", ".join(
-        MICROSECONDS.format(name) if kind == "timestamptz" else name for name, kind in TABLES[table].items()
-    )
+def _read(connection: psycopg.Connection, table: str, names: tuple[str, ...]) -> dict[str, list]:
+    """Read some columns of a table, ordered by the first one."""
+    columns = ", ".join(MICROSECONDS.format(n) if TABLES[table][n] == "timestamptz" else n for n in names)
     try:
-        return read_columns(connection, f"select {columns} from features.{table} order by {order}")  # noqa: S608
+        return read_columns(
+            connection,
+            f'select {columns} from features.{table} order by {names[0]} collate "C"',  # noqa: S608
+        )
     except psycopg.errors.UndefinedTable:
         raise WarehouseError(f"features.{table} does not exist yet: `matching run build_features`") from None
