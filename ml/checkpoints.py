@@ -65,21 +65,19 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 meta = json.loads(arrays["meta"].tobytes())
-                if meta.get("format") != FORMAT:
-                    raise ContractError(f"the checkpoint has format {meta.get('format')}, this code reads {FORMAT}")
-                wanted = self._identity(fit)
-                differing = [name for name in wanted if meta["identity"].get(name) != wanted[name]]
-                if differing:
-                    raise ContractError(
-                        f"the checkpoint in {self.folder.name} is of another training ({', '.join(differing)} differ): "
-                        "remove it to start anew"
-                    )
                 variables = [arrays[f"variable_{number}"] for number in range(meta["variables"])]
                 best = [arrays[f"best_{number}"] for number in range(meta["best"])]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ContractError(f"the checkpoint in {self.folder.name} is not readable: remove it") from error
+        wanted, found = self._identity(fit), meta["identity"]
+        differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if differing:
+            raise ContractError(
+                f"the checkpoint in {self.folder.name} is of another training ({', '.join(differing)} differ): "
+                "remove it to start anew"
+            )
         return Standing(
             meta["epoch"], variables, meta["draws"], meta["curve"], meta["best_score"], meta["best_epoch"], best
         )
@@ -87,7 +85,6 @@ class Checkpoints:
     def write(self, fit: Mapping[str, Any], standing: Standing) -> None:
         """Replace the checkpoint; whoever is killed on the way leaves the one before."""
         meta = {
-            "format": FORMAT,
             "identity": self._identity(fit),
             "epoch": standing.epoch,
             "draws": standing.draws,
@@ -112,7 +109,13 @@ class Checkpoints:
         """Forget the fit."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_others(self) -> None:
+        """Forget the fits in the folders beside this one."""
+        for folder in self.folder.parent.glob("*"):
+            if folder != self.folder:
+                shutil.rmtree(folder)
+
     def _identity(self, fit: Mapping[str, Any]) -> dict[str, Any]:
         # Through JSON, so that a tuple equals the list that it is read back as.
-        plain: dict[str, Any] = json.loads(json.dumps({**self.identity, **fit}))
+        plain: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **self.identity, **fit}))
         return plain

@@ -28,6 +28,7 @@ from orchestration.warehouse.locks import exclusive
 if TYPE_CHECKING:
     import psycopg
 
+    from ml.checkpoints import Checkpoints
     from ml.datasets import Dataset, ItemTable
     from ml.encoding import ItemVectors
     from ml.evaluation.gate import Incumbent
@@ -210,6 +211,7 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
         ContractError: The folder is there and holds another run.
     """
     from ml import artifacts
+    from ml.checkpoints import Checkpoints
     from ml.provenance import require_same
     from orchestration.warehouse.features import read_dataset
 
@@ -229,7 +231,8 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
     ):
         if now != then:
             raise ModelRunError(f"the {what} changed since run {run.run_id} was judged: judge and train anew")
-    model = train_as_judged(settings, run, dataset)
+    checkpoints = Checkpoints(settings.unfinished_dir / run.run_id, {"code": run.code_hash})
+    model = train_as_judged(settings, run, dataset, checkpoints)
     provenance = {
         "run_id": run.run_id,
         "config_name": run.config_name,
@@ -240,12 +243,17 @@ def train_run(settings: Settings, run: registry.Run) -> Path:
         "metrics": run.metrics,
     }
     artifacts.save(folder, model, provenance)
+    checkpoints.remove()
     write_run_report(settings, run, folder / "report.html")
     return folder
 
 
-def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> FittedModel:
+def train_as_judged(
+    settings: Settings, run: registry.Run, dataset: Dataset, checkpoints: Checkpoints | None = None
+) -> FittedModel:
     """Train what the judge chose for a run on a whole dataset; the same data give the same model.
+
+    With `checkpoints` a training that was killed goes on; those of other runs, which nobody finished, are dropped.
 
     Raises:
         ModelRunError: The run was never judged.
@@ -264,6 +272,8 @@ def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> 
         exclusive(settings.database(), "training", "trainer"),
         current_reporter().task("train on everything", epochs) as on_progress,
     ):
+        if checkpoints is not None:
+            checkpoints.remove_others()
         return train(
             dataset,
             config_from_dict(run.config),
@@ -271,6 +281,7 @@ def train_as_judged(settings: Settings, run: registry.Run, dataset: Dataset) -> 
             epochs=epochs,
             settled=Settled.from_dict(run.metrics["settled"]),
             on_progress=on_progress,
+            checkpoints=checkpoints,
         )
 
 

@@ -110,6 +110,11 @@ class Settings:
         return self.home / "artifacts"
 
     @property
+    def unfinished_dir(self) -> Path:
+        """Folder with one sub-folder per training that has not ended, for the one that goes on with it."""
+        return self.home / "unfinished"
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's instance folder."""
         return self.home / "dagster"
