@@ -12,9 +12,8 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.artifacts import load, load_served_user_tower, read_manifest, save_user_tower
+from ml.browser import BUNDLE, FORMAT, MODULE, browser_file, installed_in
 from ml.contracts import DECISIONS, DIMENSIONS, FIRST_LEARNED, STORED_NORM
 from ml.encoding import TowerInputs
 from ml.errors import ContractError, NodeMissingError
-from ml.training import FittedModel
+from ml.fitted import FittedModel
 
-BUNDLE = "tfjs"
 WEIGHTS = ("float32", "float16", "uint16")
 """How the maps of the tower are stored; computed in float32 in any case. Steps of equal size (uint16) compress better
 than half precision and err as little: 0.90 MB instead of 1.21 MB gzipped in standard_768."""
-FORMAT = 2
-"""Of bundles and item files; `matching.js` reads this one and refuses others."""
-MODULE = ("matching.js", "matching.d.ts")
 INPUTS = ("history_vectors", "decisions", "age_days", "mask")
 OUTPUT = "user_vector"
 TOLERANCE = 1e-5
@@ -113,7 +109,7 @@ def export_user_tower(run_dir: Path, weights: str = "float32") -> Path:
             json.dumps(description, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
         for name in MODULE:
-            (work / name).write_text(_browser_file(name), encoding="utf-8")
+            (work / name).write_text(browser_file(name), encoding="utf-8")
         work.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
@@ -137,33 +133,6 @@ def reference_vectors(run_dir: Path, inputs: TowerInputs) -> npt.NDArray[np.floa
     function = load_served_user_tower(run_dir)
     result = function(**{name: tf.constant(getattr(inputs, name)) for name in INPUTS})
     return np.asarray(result[OUTPUT])
-
-
-def install_node_modules(folder: Path, environment: Mapping[str, str]) -> Path:
-    """Install the pinned packages into `folder`, unless they are there, and return its node_modules.
-
-    `environment` is all that npm sees: hand it PATH and HOME, not what this process knows.
-    """
-    npm = shutil.which("npm")
-    if npm is None:
-        raise NodeMissingError("npm is not on the PATH")
-    lock, stamp, modules = _browser_file("package-lock.json"), folder / "installed", folder / "node_modules"
-    if modules.is_dir() and stamp.exists() and stamp.read_text(encoding="utf-8") == lock:
-        return modules
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "package.json").write_text(_browser_file("package.json"), encoding="utf-8")
-    (folder / "package-lock.json").write_text(lock, encoding="utf-8")
-    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=NODE_SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NodeMissingError(f"npm did not install the TensorFlow.js packages within {NODE_SECONDS} s") from error
-    if done.returncode:
-        raise NodeMissingError("npm could not install the TensorFlow.js packages")
-    stamp.write_text(lock, encoding="utf-8")
-    return modules
 
 
 def check_parity(
@@ -234,12 +203,12 @@ def _run_in_node(
     node = shutil.which("node")
     if node is None:
         raise NodeMissingError("node is not on the PATH")
-    if not (node_modules / "@tensorflow" / "tfjs-converter").is_dir():
+    if not installed_in(node_modules):
         raise NodeMissingError("the TensorFlow.js packages are not installed")
     # Node resolves packages from where the script lies.
     (work / "node_modules").symlink_to(node_modules.resolve(), target_is_directory=True)
     for script in ("parity.mjs", "matching.js", "package.json"):
-        (work / script).write_text(_browser_file(script), encoding="utf-8")
+        (work / script).write_text(browser_file(script), encoding="utf-8")
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
     done = subprocess.run(
         [node, "parity.mjs", str(bundle_dir.resolve()), str(work)],
@@ -269,10 +238,6 @@ def _convert(model: FittedModel, folder: Path, shortened: dict[str, str] | None)
         converter.convert_tf_saved_model(
             name, str(folder), signature_def="serving_default", quantization_dtype_map=shortened
         )
-
-
-def _browser_file(name: str) -> str:
-    return resources.files("ml.browser").joinpath(name).read_text(encoding="utf-8")
 
 
 def _stub_decision_forests() -> None:

@@ -35,6 +35,8 @@ errors = Console(stderr=True, highlight=False)
 
 quarantine = typer.Typer(help="Rows that could not be read: look at them, replay them, dismiss them.")
 app.add_typer(quarantine, name="quarantine", no_args_is_help=True)
+export = typer.Typer(help="Files for apps: the user tower of a run, and vectors of its items.")
+app.add_typer(export, name="export", no_args_is_help=True)
 
 Area = Annotated[str | None, typer.Option(help="raw_dmm or raw_app.")]
 RowKind = Annotated[str | None, typer.Option("--kind", help="item, user, decision, exposure, excluded_tag, …")]
@@ -510,6 +512,50 @@ def verify(
         raise _failed(f"run {run_id} is not what it claims to be: {', '.join(failed)}")
     left_out = sum(check["status"] == "not checked" for check in checks)
     console.print(f"[green]✓[/] {len(checks) - left_out} checks passed, {left_out} not made")
+
+
+@export.command("tfjs")
+def export_tfjs(
+    run_id: RunId,
+    weights: Annotated[str, typer.Option(help="float32, float16 or uint16 (the smallest).")] = "float32",
+    out: Annotated[Path | None, typer.Option(help="Folder for the bundle; the run's own unless given.")] = None,
+) -> None:
+    """Write the user tower of a run for browsers and Node: model, manifest, and the typed module matching.js."""
+    from orchestration.model_runs import export_bundle
+    from orchestration.reporting import reporting_to
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import registry
+    from orchestration.warehouse.connection import connect
+
+    settings = load_settings()
+    with connect(settings.database(), "trainer") as connection:
+        one = registry.get_run(connection, run_id)
+    with quiet("export"), reporting_to(TerminalReporter()):
+        bundle = export_bundle(settings, one, weights, out)
+    console.print(f"{bundle.gzipped_bytes / 1e6:.2f} MB gzipped, {weights} → {bundle.folder}", soft_wrap=True)
+    console.print(f"TensorFlow.js beside the model: {bundle.parity}")
+
+
+@export.command("vectors")
+def export_vectors(
+    out: Annotated[Path, typer.Option(help="Folder for items.json and items.f16.")],
+    run_id: Annotated[str | None, typer.Option("--run", help="Whose vectors; the active run's.")] = None,
+    items: Annotated[int, typer.Option(min=1, help="How many: half the most popular, half of all others.")] = 2000,
+) -> None:
+    """Write item vectors of a published run as files that matching.js loads; no user is in them."""
+    from orchestration.item_files import write_item_files
+    from orchestration.model_runs import ModelRunError
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import registry
+    from orchestration.warehouse.connection import connect
+
+    settings = load_settings()
+    with connect(settings.database(), "trainer") as connection:
+        one = registry.get_run(connection, run_id) if run_id else registry.active_run(connection)
+    if one is None:
+        raise ModelRunError("no model run is active yet: `matching run full` makes one")
+    deck = write_item_files(settings, one, out, items)
+    console.print(f"{len(deck.content_ids):,} item vectors of run {one.run_id} → {out}", soft_wrap=True)
 
 
 @app.command()

@@ -27,7 +27,7 @@ from psycopg import sql
 from orchestration.progress import ProgressCallback, ignore_progress
 from orchestration.warehouse import registry
 from orchestration.warehouse.copying import copy_rows
-from orchestration.warehouse.locks import holding
+from orchestration.warehouse.locks import PATIENCE_SECONDS, holding
 
 DIMENSIONS = 768
 KEPT_RUNS = 5
@@ -38,7 +38,8 @@ PUBLICATION = "publication"
 """Name of the lock of whoever writes vectors: one at a time, or a clean-up would take what another is writing."""
 READER_PATIENCE_SECONDS = 60
 """How long a partition that is to go waits for queries that began before; what is left is the next clean-up's."""
-INDEX_BYTES_PER_ROW = 1_200  # the graph while it is built; what does not fit makes the build several times slower
+INDEX_MINIMUM, INDEX_BYTES_PER_ROW = 32_000_000, 2_000  # memory of the graph while it is built
+PARALLEL_ROWS = 5_000  # fewer are indexed before a second process has started
 KINDS = ("item", "user")
 
 # Leading coordinates alone drive the index: a quarter of the size, re-ranked by the whole (serving.nearest_items).
@@ -138,7 +139,7 @@ def publish_vectors(
                 on_progress(done, total)
             yield row
 
-    with holding(connection, PUBLICATION):
+    with holding(connection, PUBLICATION, PATIENCE_SECONDS):
         # A server that builds an index for a client that was killed lets go within seconds, and so does its lock.
         connection.execute("set client_connection_check_interval = '1s'")
         _withdraw(connection, run_id)
@@ -186,7 +187,7 @@ def drop_old_vectors(connection: psycopg.Connection, keep: int = KEPT_RUNS) -> l
         PublishError: Somebody has been reading them for too long; the next publication drops them.
         WarehouseError: A publication is running.
     """
-    with holding(connection, PUBLICATION):
+    with holding(connection, PUBLICATION, PATIENCE_SECONDS):
         old = connection.execute(
             "select r.run_id from ml.runs as r where r.published_at is not null"
             " and r.run_id not in (select k.run_id from ml.runs as k where k.published_at is not null"
@@ -360,11 +361,11 @@ def _create(connection: psycopg.Connection, kind: str, run_id: str) -> None:
 def _index(connection: psycopg.Connection, tables: dict[str, str], rows: int) -> None:
     items, users = (sql.Identifier("ml", tables[kind]) for kind in KINDS)
     with connection.transaction():
-        connection.execute(
-            "select set_config('maintenance_work_mem', greatest("
-            " pg_size_bytes(current_setting('maintenance_work_mem')) / 1024, %s)::text || 'kB', true)",
-            [min(rows * INDEX_BYTES_PER_ROW // 1024, 2**21 - 1)],
-        )
+        # As much as the graph takes: a parallel build reserves all it is allowed, and one that spills takes for ever.
+        kilobytes = min(INDEX_MINIMUM + rows * INDEX_BYTES_PER_ROW, 2**31 - 1024) // 1024
+        connection.execute(f"set local maintenance_work_mem = {kilobytes}")
+        if rows < PARALLEL_ROWS:
+            connection.execute("set local max_parallel_maintenance_workers = 0")
         connection.execute(sql.SQL("create index on {} using hnsw (" + INDEX_EXPRESSION + ")").format(items))
     with connection.transaction():
         connection.execute(sql.SQL("alter table {} add primary key (run_id, item_id)").format(items))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ml.artifacts import save
+from ml.browser import install_node_modules
 from ml.contracts import contract_hash
 from ml.datasets import histories_of
 from ml.diversity import DiversityRule, diversify
@@ -24,7 +25,6 @@ from ml.tfjs import (
     encode_in_node,
     export_user_tower,
     gzipped_bytes,
-    install_node_modules,
     reference_vectors,
 )
 
