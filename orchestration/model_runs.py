@@ -55,6 +55,7 @@ class Bundle:
     folder: Path
     parity: str
     max_abs_difference: float | None
+    gzipped_bytes: int
 
 
 def model_config(
@@ -303,24 +304,33 @@ def load_run(settings: Settings, run: registry.Run) -> FittedModel:
     return artifacts.load(folder)
 
 
-def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
+def export_bundle(settings: Settings, run: registry.Run, weights: str = "float32", out: Path | None = None) -> Bundle:
     """Export the user tower for browsers and compare it with the model, in Node where there is one.
+
+    Args:
+        settings: The installation.
+        run: A trained run, in any state.
+        weights: How the maps are stored, one of `ml.tfjs.WEIGHTS`.
+        out: A folder to bring the checked bundle to besides the run's own; an older bundle there is replaced.
 
     Raises:
         GateClosedError: A gate has not let pass what the tables hold now.
-        ModelRunError: The bundle computes something else than the model, or the run has no artifacts.
+        ModelRunError: The bundle computes something else than the model, the run has no artifacts, or `out` is in use
+            for something else.
         ContractError: The artifacts are of another run or another contract, or damaged.
     """
     from ml import tfjs
     from ml.encoding import encode_items, tower_inputs
     from ml.errors import NodeMissingError
 
+    if out is not None:
+        _require_place_for_bundle(out)
     folder = settings.artifacts_dir / run.artifact_path
     dataset_items, users, _ = read_for_encoding(settings)
     model = load_run(settings, run)
     reporter = current_reporter()
     with reporter.task("export browser bundle"):
-        bundle = tfjs.export_user_tower(folder)
+        bundle = tfjs.export_user_tower(folder, weights)
     if not users.user_ids:
         raise ModelRunError("no user has a history to check the browser bundle with")
     import numpy as np
@@ -328,16 +338,37 @@ def export_bundle(settings: Settings, run: registry.Run) -> Bundle:
     sample = np.arange(min(PARITY_USERS, len(users.user_ids)))
     inputs = tower_inputs(model, encode_items(model, dataset_items), users.histories, sample)
     expected = tfjs.reference_vectors(folder, inputs)
+    difference = None
     try:
         with reporter.task("parity in Node"):
             node_modules = node_packages(settings)
             report = tfjs.check_parity(bundle, inputs, expected, node_modules)
     except NodeMissingError as error:
-        return Bundle(bundle, f"not checked: {error}", None)
-    text = f"{report.n} users, largest difference {report.max_abs_difference:.1e}"
-    if not report.passed:
-        raise ModelRunError(f"the browser bundle of run {run.run_id} does not compute what the model does: {text}")
-    return Bundle(bundle, text, report.max_abs_difference)
+        text = f"not checked: {error}"
+    else:
+        difference = report.max_abs_difference
+        text = f"{report.n} users, largest difference {difference:.1e}"
+        if not report.passed:
+            raise ModelRunError(f"the browser bundle of run {run.run_id} does not compute what the model does: {text}")
+    if out is not None:
+        bundle = _bring(bundle, out)
+    return Bundle(bundle, text, difference, tfjs.gzipped_bytes(bundle))
+
+
+def _require_place_for_bundle(out: Path) -> None:
+    if out.exists() and not ((out / "manifest.json").exists() and (out / "model.json").exists()):
+        raise ModelRunError(f"{out} exists and holds no browser bundle: name another folder")
+
+
+def _bring(bundle: Path, out: Path) -> Path:
+    """Copy a bundle beside `out` first, so that `out` is never half a bundle."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    shutil.copytree(bundle, fresh)
+    if out.exists():
+        shutil.rmtree(out)
+    fresh.replace(out)
+    return out
 
 
 def publish_run(settings: Settings, run: registry.Run) -> Published | None:
@@ -454,14 +485,14 @@ def node_packages(settings: Settings) -> Path:
     Raises:
         NodeMissingError: There is no Node, or no registry to install from.
     """
-    from ml import tfjs
+    from ml.browser import install_node_modules
 
     seen_by_npm = {
         name: value
         for name, value in os.environ.items()
         if name in ("PATH", "HOME") or name.lower().startswith(("npm_config", "ssl_cert", "node_extra"))
     }
-    return tfjs.install_node_modules(settings.node_dir, seen_by_npm)
+    return install_node_modules(settings.node_dir, seen_by_npm)
 
 
 def git_sha() -> str:
