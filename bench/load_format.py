@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.datasets import Dataset, dataset_from_columns, items_from_columns
+from ml.datasets import Dataset, dataset_from_columns, histories_of, items_from_columns
+from ml.evaluation.windows import Window, relevant_items
 
 CODES = {"like": 1, "skip": 0, "nope": -1}
 
@@ -69,16 +70,21 @@ def dataset_of(folder: Path) -> Dataset:
     return dataset_from_columns(items, examples, users)
 
 
-def held_out(folder: Path, dataset: Dataset) -> dict[int, np.ndarray]:
-    """Return the held-out likes of the folder: item rows per user row."""
+def held_out(folder: Path, dataset: Dataset) -> Window:
+    """Ask for the held-out likes of a folder, among all items, with everything else as history."""
     rows, users = dataset.items.index(), {user: row for row, user in enumerate(dataset.user_ids)}
-    found: dict[int, list[int]] = {}
     with (folder / "test.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            item = rows.get(item_id(row["content_id"]))
-            if item is not None:
-                found.setdefault(users[row["user_id"]], []).append(item)
-    return {user: np.array(sorted(set(items))) for user, items in found.items()}
+        pairs = [(users[row["user_id"]], rows[item_id(row["content_id"])]) for row in csv.DictReader(lines)]
+    who = np.unique([user for user, _ in pairs])
+    return Window(
+        users=who,
+        relevant=relevant_items(who, *zip(*pairs, strict=True)),
+        candidates=np.arange(len(dataset.items)),
+        histories=histories_of(dataset.decisions, who),
+        cold_users=who[:0],
+        n_unreachable=0,
+        decided=dataset.decisions.take(np.zeros(len(dataset.decisions), bool)),
+    )
 
 
 def item_id(content_id: str) -> str:

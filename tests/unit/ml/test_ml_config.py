@@ -27,6 +27,9 @@ def test_plain_values_survive_a_round_trip():
         ({"name": "x", "history_dimensions": 767}, "history_dimensions"),
         ({"name": "x", "prefix_weights": [1.0]}, "prefix_weights"),
         ({"name": "x", "temperature": 0.9}, "temperature"),
+        ({"name": "x", "softmax": "full"}, "softmax must be refined or standard"),
+        ({"name": "x", "logq_correction": 1}, "logq_correction must be bool"),
+        ({"name": "x", "uniform_negatives": -1}, "uniform_negatives must not be negative"),
     ],
 )
 def test_a_wrong_value_is_named(values, message):

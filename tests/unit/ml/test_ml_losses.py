@@ -1,6 +1,7 @@
 """The sampling correction estimates the full softmax, and each prefix is scored as if it were the whole vector."""
 
 import numpy as np
+import pytest
 import tensorflow as tf  # noqa: TID253 - the losses are TensorFlow
 
 from ml.losses import (
@@ -30,40 +31,88 @@ def test_an_item_seen_once_in_five_million_has_a_finite_correction():
     assert np.isfinite(log_correction(np.array([1, 1]), sampling_probabilities(frequency, 512, 0), 512)).all()
 
 
-def sampled_gradient(scores, frequency, target, sign, rng, batch=512, uniform=256):
-    drawn = np.concatenate([rng.choice(len(scores), batch, p=frequency), rng.integers(0, len(scores), uniform)])
-    items, counts = np.unique(np.append(drawn, target), return_counts=True)
-    counts[items == target] -= 1
-    q = sampling_probabilities(frequency, batch, uniform)[items]
-    counts = np.maximum(counts, 1)
-    adjustment = log_correction(counts, q, batch + uniform)
-    if sign < 0:
-        adjustment = 2 * np.log(counts).astype(np.float32) - adjustment
-    adjustment[items == target] = EXCLUDED
-    logits = tf.Variable(scores[items][None, :].astype(np.float32))
-    with tf.GradientTape() as tape:
-        slots = tf.constant([[int(np.flatnonzero(items == target)[0])]])
-        loss = softmax_loss(logits, tf.constant(adjustment[None, :]), slots, tf.ones((1, 1)))
-    full = np.zeros(len(scores))
-    full[items] = tape.gradient(loss, logits).numpy()[0]
-    return full
+N_ITEMS, BATCH, UNIFORM, DRAWS = 200, 512, 256, 4_000
 
 
-def test_sampled_gradient_is_that_of_the_full_softmax_and_a_flipped_sign_is_not():
+def skewed_world():
+    """Popularities that fall like 1 / rank, and scores that know them up to a little noise."""
     rng = np.random.default_rng(0)
-    n, target = 200, 3
-    frequency = 1 / np.arange(1, n + 1)
+    frequency = 1 / np.arange(1, N_ITEMS + 1)
     frequency /= frequency.sum()
-    scores = np.log(frequency) + rng.normal(0, 0.5, n)
+    return rng, frequency, np.log(frequency) + rng.normal(0, 0.5, N_ITEMS)
+
+
+def exact_gradient(scores, target):
     softmax = np.exp(scores - scores.max())
-    exact = softmax / softmax.sum() - np.eye(n)[target]
+    return softmax / softmax.sum() - np.eye(len(scores))[target]
 
-    def bias(sign):
-        draws = [sampled_gradient(scores, frequency, target, sign, rng) for _ in range(120)]
-        return np.linalg.norm(np.mean(draws, axis=0) - exact) / np.linalg.norm(exact)
 
-    assert bias(+1) < 0.01
-    assert bias(-1) > 0.05
+def sampled_gradients(scores, frequency, target, rng, *, draws=DRAWS, sign=1, standard=False):
+    """The gradients of many draws of 512 positives of others and 256 uniform candidates, one row each."""
+    q = sampling_probabilities(frequency, BATCH, UNIFORM)
+    counts = rng.multinomial(BATCH, frequency, draws) + rng.multinomial(UNIFORM, np.full(N_ITEMS, 1 / N_ITEMS), draws)
+    present = np.maximum(counts, 1)
+    adjustment = log_correction(present, q, BATCH + UNIFORM)
+    if sign < 0:
+        adjustment = 2 * np.log(present).astype(np.float32) - adjustment
+    adjustment[counts == 0] = EXCLUDED
+    adjustment[:, target] = EXCLUDED
+    own = log_correction(np.ones(1), q[[target]], BATCH + UNIFORM) if standard else np.zeros(1, np.float32)
+    logits = tf.Variable(np.tile(scores.astype(np.float32), (draws, 1)))
+    with tf.GradientTape() as tape:
+        slots, ones = tf.fill((draws, 1), target), tf.ones((draws, 1))
+        loss = softmax_loss(logits, tf.constant(adjustment), slots, ones, tf.constant(own) * ones)
+    return tape.gradient(loss, logits).numpy() * draws
+
+
+def bias(target, **how):
+    """How far the mean gradient of many draws is from that of the full softmax, as a share of the latter."""
+    rng, frequency, scores = skewed_world()
+    mean = sampled_gradients(scores, frequency, target, rng, **how).mean(axis=0)
+    exact = exact_gradient(scores, target)
+    return np.linalg.norm(mean - exact) / np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("target", [0, 3, 150], ids=["the most popular", "a popular one", "a rare one"])
+def test_the_refined_gradient_is_that_of_the_full_softmax(target):
+    assert bias(target) < 0.01
+
+
+def test_a_flipped_sign_is_not_the_full_softmax():
+    assert bias(3, sign=-1) > 0.05
+
+
+def test_the_standard_form_is_right_only_for_a_target_that_one_draw_in_all_is_expected_of():
+    # Any other target weighs 1 / (n q) times: popular ones never seem learned, rare ones at once.
+    _, frequency, scores = skewed_world()
+    expected = (BATCH + UNIFORM) * sampling_probabilities(frequency, BATCH, UNIFORM)
+    usual = int(np.abs(expected - 1).argmin()) if expected.min() < 1 else N_ITEMS - 1
+    assert bias(0, standard=True) > 0.1 > 10 * bias(0)
+    assert bias(usual, standard=True) < 0.01
+    exact = exact_gradient(scores, 0)[0]
+    rng = np.random.default_rng(1)
+    assert sampled_gradients(scores, frequency, 0, rng, standard=True)[:, 0].mean() < 1.1 * exact
+
+
+def test_the_refined_gradient_is_that_of_the_negatives_times_one_minus_the_chance_of_the_target():
+    rng, frequency, scores = skewed_world()
+    gradient = sampled_gradients(scores, frequency, 7, rng, draws=1)[0]
+    others = np.delete(gradient, 7)
+    chance = 1 + gradient[7]
+    assert 0 < chance < 1
+    assert np.isclose(others.sum(), 1 - chance, atol=1e-5)
+    # -log of the sampled softmax over the negatives alone has the same direction, and no such factor.
+    assert np.isclose((others / (1 - chance)).sum(), 1, atol=1e-5)
+
+
+def test_with_the_whole_catalogue_both_forms_are_the_full_softmax():
+    _, _, scores = skewed_world()
+    logits = tf.Variable(scores[None, :].astype(np.float32))
+    adjustment = np.zeros((1, N_ITEMS), np.float32)
+    adjustment[0, 5] = EXCLUDED
+    with tf.GradientTape() as tape:
+        loss = softmax_loss(logits, tf.constant(adjustment), tf.constant([[5]]), tf.ones((1, 1)), tf.zeros((1, 1)))
+    assert np.allclose(tape.gradient(loss, logits).numpy()[0], exact_gradient(scores, 5), atol=1e-5)
 
 
 def test_a_target_competes_with_others_but_not_with_its_own_row():

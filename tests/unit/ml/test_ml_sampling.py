@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ml.losses import EXCLUDED
+from ml.losses import EXCLUDED, log_correction, sampling_probabilities
 from ml.popularity import popularity_blocks
 from ml.sampling import BatchSource
 
@@ -88,3 +88,46 @@ def test_timed_nopes_come_from_the_moment_on(world, tiny):
         mine = table.user_index == contexts.user[row]
         allowed = set(table.item_index[mine & (table.decision < 0) & (table.decided_at >= earliest)].tolist())
         assert set(batch.candidates[batch.nope_slots[row][batch.nope_valid[row] > 0]].tolist()) <= allowed
+
+
+def sampled(world, config, **changes):
+    source = source_of(world, config, full_softmax_limit=0, nope_weight=0.0, **changes)
+    batch = next(iter(source.epoch()))
+    likes = batch.candidates[batch.slots[batch.valid > 0]]
+    return source, batch, likes
+
+
+def test_without_uniform_negatives_only_the_likes_of_the_batch_compete(world, tiny):
+    _, batch, likes = sampled(world, tiny, uniform_negatives=0)
+    assert sorted(batch.candidates.tolist()) == sorted(set(likes.tolist()))
+
+
+@pytest.mark.parametrize("uniform", [0, 16])
+def test_candidates_weigh_by_how_often_they_were_drawn_over_how_often_that_was_to_be_expected(world, tiny, uniform):
+    source, batch, likes = sampled(world, tiny, uniform_negatives=uniform)
+    plain = sampled(world, tiny, uniform_negatives=uniform, logq_correction=False)[1]
+    assert np.array_equal(batch.candidates, plain.candidates)
+    counted = plain.adjustment > EXCLUDED / 2
+    assert np.array_equal(counted, batch.adjustment > EXCLUDED / 2)
+    chance = sampling_probabilities(source.frequency, len(likes), uniform)[batch.candidates]
+    expected = np.log((len(likes) + uniform) * chance)
+    difference = plain.adjustment - batch.adjustment
+    assert np.allclose(difference[counted], np.broadcast_to(expected, counted.shape)[counted], atol=1e-5)
+    # Without the correction a candidate counts as often as it was drawn, which is what repeated columns amount to.
+    if not uniform:
+        counts = np.array([(likes == item).sum() for item in batch.candidates])
+        rows = np.broadcast_to(np.log(counts), counted.shape)
+        assert np.allclose(plain.adjustment[counted], rows[counted], atol=1e-6)
+
+
+def test_only_the_standard_softmax_corrects_the_like_itself(world, tiny):
+    assert not sampled(world, tiny)[1].own.any()
+    assert not sampled(world, tiny, softmax="standard", logq_correction=False)[1].own.any()
+    whole = source_of(world, tiny, softmax="standard")
+    assert whole.is_full
+    assert not next(iter(whole.epoch())).own.any()
+    source, batch, likes = sampled(world, tiny, softmax="standard")
+    uniform = source.config.uniform_negatives
+    chance = sampling_probabilities(source.frequency, len(likes), uniform)[likes]
+    expected = log_correction(np.ones(len(likes)), chance, len(likes) + uniform)
+    assert np.allclose(batch.own[batch.valid > 0], expected, atol=1e-6)
