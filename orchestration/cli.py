@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -608,13 +609,23 @@ def recommend(
     limit: Limit = 20,
     everyone: Annotated[bool, typer.Option("--all", help="Every age-verified user.")] = False,
     out: Annotated[Path | None, typer.Option(help="CSV for --all: user_id,content_id,rank,score.")] = None,
+    tag: Annotated[list[int] | None, typer.Option(help="Only this tag id; again for any of several.")] = None,
+    maker: Annotated[list[int] | None, typer.Option(help="Only this maker id; again for any of several.")] = None,
+    price_min: Annotated[int | None, typer.Option(min=0, help="Yen, at least.")] = None,
+    price_max: Annotated[int | None, typer.Option(min=0, help="Yen, at most.")] = None,
+    released_after: Annotated[datetime | None, typer.Option(help="Only what was released later, in UTC.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not this content id; again for several.")] = None,
 ) -> None:
     """Show what a user is recommended, or write the lists of all users."""
     from orchestration.settings import load_settings
     from orchestration.warehouse import serving
 
     database = load_settings().database()
+    after = None if released_after is None else released_after.replace(tzinfo=UTC)
+    filters = serving.Filters(tag, maker, price_min, price_max, after, exclude)
     if everyone:
+        if filters.arguments():
+            raise typer.BadParameter("filters are for the list of one user, not for --all")
         if out is None:
             raise typer.BadParameter("--all needs --out FILE")
         with TerminalReporter().task("recommend") as on_progress:
@@ -624,7 +635,7 @@ def recommend(
         return
     if user_id is None:
         raise typer.BadParameter("name a user, or use --all --out FILE")
-    _print_items(serving.recommend(database, user_id, limit))
+    _print_items(serving.recommend(database, user_id, limit, filters))
 
 
 @app.command()

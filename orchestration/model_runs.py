@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ml.evaluation.gate import Incumbent
     from ml.training import FittedModel
     from orchestration.warehouse.features import UserHistories
+    from orchestration.warehouse.user_towers import UserTowerWeights
     from orchestration.warehouse.vectors import Published
 
 PARITY_USERS = 50
@@ -382,6 +383,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
         WarehouseError: Another publication is running.
     """
     from ml.encoding import encode_items, encode_users
+    from orchestration.warehouse.user_towers import drop_user_towers, write_user_tower
     from orchestration.warehouse.vectors import drop_old_vectors, publish_vectors
 
     if run.state == "active":
@@ -396,6 +398,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
         connect(settings.database(), "trainer", autocommit=True) as connection,
         reporter.task("publish vectors") as on_progress,
     ):
+        write_user_tower(connection, run.run_id, user_tower_weights(model))
         published = publish_vectors(
             connection,
             run.run_id,
@@ -406,6 +409,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
         )
         for old in drop_old_vectors(connection):
             shutil.rmtree(settings.artifacts_dir / old, ignore_errors=True)
+        drop_user_towers(connection)
     return published
 
 
@@ -541,6 +545,36 @@ def read_for_encoding(settings: Settings) -> tuple[ItemTable, UserHistories, tup
 def states_of(tables: Iterable[gates.AcceptedTable]) -> dict[str, int]:
     """Return the state of each table, as kept with what was made from it."""
     return {table.relation: table.changed_build_number for table in tables}
+
+
+def user_tower_weights(model: FittedModel) -> UserTowerWeights:
+    """Return the user tower of a model as the warehouse stores it."""
+    import numpy as np
+
+    from ml.contracts import PRIOR_UNIT, STORED_NORM
+    from ml.towers import RETURNING_DAYS
+    from orchestration.warehouse.user_towers import UserTowerWeights
+
+    tower = model.user_tower
+    linear, hidden_output = np.asarray(tower.linear_kernel), np.asarray(tower.hidden_output)
+    return UserTowerWeights(
+        history_length=model.config.history_length,
+        history_dimensions=model.config.history_dimensions,
+        heads=tower.heads,
+        stored_norm=STORED_NORM,
+        prior_unit=PRIOR_UNIT,
+        returning_days=RETURNING_DAYS,
+        log_memory=np.asarray(tower.log_memory),
+        floor_logit=np.asarray(tower.floor_logit),
+        event_kernel=np.asarray(tower.event_kernel),
+        event_bias=np.asarray(tower.event_bias),
+        event_output=np.asarray(tower.event_output),
+        prior_levels=np.asarray(tower.prior_levels),
+        hidden_kernel=np.asarray(tower.hidden_kernel),
+        hidden_bias=np.asarray(tower.hidden_bias),
+        output_kernel=np.concatenate([linear, hidden_output]),
+        default_vector=np.asarray(tower.default_vector),
+    )
 
 
 def _stored_items(vectors: ItemVectors, items: Any) -> Any:

@@ -6,16 +6,22 @@ Belongs here: one Python function per door, by named arguments. Does not belong 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
 from orchestration.progress import ProgressCallback, ignore_progress
 from orchestration.settings import DatabaseSettings
 from orchestration.warehouse.connection import connect
+
+Row = TypeVar("Row")
 
 # An export of all users that an activation interrupts begins again, at most this often in all.
 EXPORT_ATTEMPTS = 3
@@ -37,7 +43,10 @@ class UserRefusedError(ServingError):
 
 @dataclass(frozen=True)
 class ServedItem:
-    """One row as served. ``score`` is a cosine, -1 to 1, of ``model_run``."""
+    """One row as served. ``score`` is a cosine, -1 to 1, of ``model_run``.
+
+    ``policy``, ``propensity`` and ``params`` are what an exposure is logged with.
+    """
 
     rank: int
     content_id: str
@@ -45,8 +54,56 @@ class ServedItem:
     title: str
     score: float
     source: str
+    reason: str
     model_run: str
-    reason: str = ""
+    policy: str
+    propensity: float
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list may hold; None or empty asks for nothing.
+
+    Attributes:
+        tags: Any of these tags.
+        makers: Any of these makers.
+        price_min: Yen, inclusive.
+        price_max: Yen, inclusive.
+        released_after: Released later than this.
+        exclude: Content ids that must not be listed.
+    """
+
+    tags: Sequence[int] | None = None
+    makers: Sequence[int] | None = None
+    price_min: int | None = None
+    price_max: int | None = None
+    released_after: datetime | None = None
+    exclude: Sequence[str] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the named arguments of the serving functions, without those that ask for nothing."""
+        given = {f"p_{field.name}": getattr(self, field.name) for field in fields(self)}
+        return {
+            name: list(value) if isinstance(value, list | tuple) else value
+            for name, value in given.items()
+            if value is not None and value != [] and value != ()
+        }
+
+
+NO_FILTERS = Filters()
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One line of an explanation; see serving.explain."""
+
+    contribution: str
+    content_id: str | None
+    title: str | None
+    value: float | None
+    explanation: str
+    model_run: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +123,9 @@ class Export:
     model_run: str
 
 
-def recommend(database: DatabaseSettings, user_id: str, limit: int = 20) -> list[ServedItem]:
+def recommend(
+    database: DatabaseSettings, user_id: str, limit: int = 20, filters: Filters = NO_FILTERS
+) -> list[ServedItem]:
     """Return the list of one user.
 
     Raises:
@@ -74,7 +133,31 @@ def recommend(database: DatabaseSettings, user_id: str, limit: int = 20) -> list
         ServingError: No run is active.
     """
     with connect(database, "app") as connection:
-        return _recommend(connection, user_id, limit)
+        return _recommend(connection, user_id, limit, filters)
+
+
+def recommend_from_history(
+    database: DatabaseSettings,
+    liked: Sequence[str],
+    noped: Sequence[str] = (),
+    limit: int = 20,
+    filters: Filters = NO_FILTERS,
+) -> list[ServedItem]:
+    """Return the list of somebody of whom only likes and nopes are known.
+
+    Args:
+        database: The warehouse.
+        liked: Content ids, newest first.
+        noped: Content ids, newest first.
+        limit: Length of the list.
+        filters: What it may hold.
+
+    Raises:
+        ServingError: No run is active.
+    """
+    named = {"p_liked": list(liked), "p_noped": list(noped), "p_limit": limit, **filters.arguments()}
+    with connect(database, "app") as connection:
+        return _call(connection, "recommend_from_history", named, ServedItem)
 
 
 def similar_items(database: DatabaseSettings, content_id: str, limit: int = 20) -> list[ServedItem]:
@@ -84,9 +167,19 @@ def similar_items(database: DatabaseSettings, content_id: str, limit: int = 20) 
         ServingError: The active run does not hold the item, or no run is active.
     """
     with connect(database, "app") as connection:
-        return _call(
-            connection, "select * from serving.similar_items(p_content_id => %s, p_limit => %s)", [content_id, limit]
-        )
+        return _call(connection, "similar_items", {"p_content_id": content_id, "p_limit": limit}, ServedItem)
+
+
+def explain(database: DatabaseSettings, user_id: str, content_id: str) -> list[Contribution]:
+    """Return why a user is shown an item or not.
+
+    Raises:
+        UserRefusedError: Unknown user, or not age-verified.
+        ServingError: The active run does not hold the item, or no run is active.
+    """
+    named = {"p_user_id": user_id, "p_content_id": content_id}
+    with connect(database, "app") as connection, _naming(user_id):
+        return _call(connection, "explain", named, Contribution)
 
 
 def write_all(
@@ -154,10 +247,19 @@ def _active_run(connection: psycopg.Connection) -> str:
     return str(run_id)
 
 
-def _recommend(connection: psycopg.Connection, user_id: str, limit: int) -> list[ServedItem]:
-    query = "select * from serving.recommend(p_user_id => %s, p_limit => %s)"
+def _recommend(
+    connection: psycopg.Connection, user_id: str, limit: int, filters: Filters = NO_FILTERS
+) -> list[ServedItem]:
+    named = {"p_user_id": user_id, "p_limit": limit, **filters.arguments()}
+    with _naming(user_id):
+        return _call(connection, "recommend", named, ServedItem)
+
+
+@contextmanager
+def _naming(user_id: str) -> Iterator[None]:
+    """Tell whoever asked about whom a refusal was."""
     try:
-        return _call(connection, query, [user_id, limit])
+        yield
     except ServingError as error:
         refusal = _REFUSALS.get(str(error))
         if refusal is None:
@@ -165,10 +267,14 @@ def _recommend(connection: psycopg.Connection, user_id: str, limit: int) -> list
         raise UserRefusedError(refusal.format(user_id=user_id)) from None
 
 
-def _call(connection: psycopg.Connection, query: str, values: list[Any]) -> list[ServedItem]:
-    with connection.cursor(row_factory=class_row(ServedItem)) as cursor:
+def _call(connection: psycopg.Connection, function: str, named: dict[str, Any], shape: type[Row]) -> list[Row]:
+    query = sql.SQL("select * from {}({})").format(
+        sql.Identifier("serving", function),
+        sql.SQL(", ").join(sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in named),
+    )
+    with connection.cursor(row_factory=class_row(shape)) as cursor:
         try:
-            return cursor.execute(query, values).fetchall()
+            return cursor.execute(query, named).fetchall()
         except (
             psycopg.errors.NoDataFound,
             psycopg.errors.InsufficientPrivilege,

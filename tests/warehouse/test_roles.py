@@ -36,6 +36,8 @@ TABLES: dict[str, dict[str, str]] = {
     "ml.trials": {"trainer": EVERYTHING},
     "ml.vector_refreshes": {"trainer": EVERYTHING},
     "ml.user_embeddings": {"serving_owner": "select", "trainer": EVERYTHING},
+    "ml.user_tower_rows": {"serving_owner": "select", "trainer": EVERYTHING},
+    "ml.user_towers": {"serving_owner": "select", "trainer": EVERYTHING},
     "monitoring.model_builds": {
         "analyst": "select",
         "monitor": "select",
@@ -100,12 +102,30 @@ SCHEMAS: dict[str, dict[str, str]] = {
 FUNCTIONS = {
     "active_run_id": {"app", "serving_owner"},
     "best_item_ids": {"serving_owner"},
+    "candidates_of_index": {"serving_owner"},
     "diversified": {"serving_owner"},
+    "encode_history": {"serving_owner"},
+    "estimate_wanted": {"serving_owner"},
+    "explain": {"app", "serving_owner"},
+    "explain_plan": {"app", "serving_owner"},
+    "filter_of": {"serving_owner"},
+    "is_wanted": {"serving_owner"},
+    "items_among": {"serving_owner"},
+    "items_wanted": {"serving_owner"},
+    "most_popular_item_ids": {"serving_owner"},
     "nearest_items": {"serving_owner"},
+    "params_of": {"serving_owner"},
+    "personal_rows": {"serving_owner"},
+    "plan_scan": {"serving_owner"},
     "policy_value": {"serving_owner"},
     "recommend": {"app", "serving_owner"},
+    "recommend_from_history": {"app", "serving_owner"},
+    "require_limit": {"serving_owner"},
+    "require_servable": {"serving_owner"},
     "servable_users": {"serving_owner"},
     "similar_items": {"app", "serving_owner"},
+    "state_of_user": {"serving_owner"},
+    "wanted_items": {"serving_owner"},
 }
 MAY, MAY_NOT = True, False
 # What the rights amount to: role, statement, whether it is let through.
@@ -195,8 +215,13 @@ STATEMENTS = [
     ("app", "select serving.policy_value('diversity_places')", MAY_NOT),
     ("app", "select serving.diversified('{}', 1, 1, 1)", MAY_NOT),
     ("app", "select * from marts.serving_policy", MAY_NOT),
-    ("app", "select serving.best_item_ids('run', null, '{}', '{}', 1)", MAY_NOT),
-    ("app", "select * from serving.nearest_items('run', null, '{}', 1)", MAY_NOT),
+    ("app", "select * from serving.recommend_from_history(p_liked => '{item1}', p_limit => 5)", MAY),
+    ("app", "select * from serving.explain_plan(p_user_id => 'u1')", MAY),
+    ("app", "select serving.best_item_ids('run', null, null, 1)", MAY_NOT),
+    ("app", "select * from serving.nearest_items('run', null, null, 1)", MAY_NOT),
+    ("app", "select serving.encode_history('run', '{}', '{}', '{}')", MAY_NOT),
+    ("app", "select * from serving.state_of_user('u1', 'run')", MAY_NOT),
+    ("app", "select * from ml.user_tower_rows", MAY_NOT),
     ("app", "select * from marts.dim_items", MAY_NOT),
     ("app", "select * from features.feat_items", MAY_NOT),
     ("app", "select * from monitoring.model_runs", MAY_NOT),
@@ -414,7 +439,15 @@ def test_definer_functions_look_for_temporary_objects_last(warehouse_session: Da
         settings = connection.execute(
             "select proname, proconfig from pg_proc where prosecdef and pronamespace = 'serving'::regnamespace"
         ).fetchall()
-    assert {name for name, _ in settings} == {"active_run_id", "recommend", "servable_users", "similar_items"}
+    assert {name for name, _ in settings} == {
+        "active_run_id",
+        "explain",
+        "explain_plan",
+        "recommend",
+        "recommend_from_history",
+        "servable_users",
+        "similar_items",
+    }
     for name, values in settings:
         paths = [value.removeprefix("search_path=") for value in values if value.startswith("search_path=")]
         assert paths in (["pg_catalog, pg_temp"], ["pg_catalog, public, pg_temp"]), name

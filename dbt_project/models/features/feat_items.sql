@@ -3,10 +3,17 @@
     config(
         materialized='incremental',
         unique_key=['item_id'],
+        indexes=[
+            {'columns': ['tag_ids'], 'type': 'gin'},
+            {'columns': ['maker_id']},
+            {'columns': ['price_jpy']},
+            {'columns': ['released_at']},
+        ],
         meta={'touched_by': ['item_id'], 'logs': [{'kind': 'item', 'key': 'item_id'}]},
         grants={'+select': ['serving_owner']},
     )
 }}
+-- Indexes: what filters of served lists ask for; few rows left by one are scanned exactly (serving.plan_scan).
 
 {% call touch() %}
     select key as item_id from {{ changed(ref('dim_items'), 'item') }}
