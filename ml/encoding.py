@@ -31,6 +31,8 @@ class ItemVectors:
     """Items x 766, norm below 1: what the user tower reads a prefix of."""
     popularity_prior: npt.NDArray[np.float32]
     """Centred log popularity; it is already inside `embedding`."""
+    prior_centre: float
+    """What was taken off log popularity: later items of the same publication need the same."""
 
     @property
     def directions(self) -> npt.NDArray[np.float32]:
@@ -54,21 +56,27 @@ def encode_items(
     items: ItemTable,
     log_popularity: npt.NDArray[np.float32] | None = None,
     features: ItemFeatures | None = None,
+    prior_centre: float | None = None,
 ) -> ItemVectors:
     """Encode items; those without a decision in training by content alone.
 
-    `log_popularity` (half-lives x items) replaces the popularity as of the end of training; `features` are those of the
-    items under the vocabulary of the model, where somebody has them already.
+    Args:
+        model: Encodes.
+        items: What to encode.
+        log_popularity: Half-lives x items, instead of the popularity as of the end of training.
+        features: Those of the items under the vocabulary of the model, where somebody has them already.
+        prior_centre: That of the vectors these are to stand beside; None: the mean over these items.
     """
     numbers = id_numbers(model, items)
     learned = encode_rows(model, model.vocabulary.features(items) if features is None else features, numbers)
     if log_popularity is None:
         log_popularity = item_log_popularity(model, items)
     prior = log_popularity[HALF_LIVES_DAYS.index(model.settled.half_life_days)]
-    prior = (prior - prior.mean()).astype(np.float32) if len(prior) else prior.astype(np.float32)
+    centre = (float(prior.mean()) if len(prior) else 0.0) if prior_centre is None else prior_centre
+    prior = (prior - np.float32(centre)).astype(np.float32)
     embedding = item_layout(learned, prior)
     require_unit(embedding, "item")
-    return ItemVectors(items.item_ids, embedding, learned, prior)
+    return ItemVectors(items.item_ids, embedding, learned, prior, centre)
 
 
 def id_numbers(model: FittedModel, items: ItemTable) -> npt.NDArray[np.int64]:

@@ -26,16 +26,19 @@ from orchestration.warehouse.connection import connect
 from orchestration.warehouse.locks import exclusive
 
 if TYPE_CHECKING:
+    import numpy as np
     import psycopg
+    from numpy.typing import NDArray
 
     from ml.checkpoints import Checkpoints
     from ml.datasets import Dataset, ItemTable
     from ml.encoding import ItemVectors
     from ml.evaluation.gate import Incumbent
     from ml.training import FittedModel
-    from orchestration.warehouse.features import UserHistories
+    from orchestration.warehouse.features import SourceHashes, UserHistories
     from orchestration.warehouse.user_towers import UserTowerWeights
-    from orchestration.warehouse.vectors import Published
+    from orchestration.warehouse.vectors import ItemVectors as StoredItems
+    from orchestration.warehouse.vectors import Published, UserVectors
 
 PARITY_USERS = 50
 PROTOCOL = "t-fix"
@@ -320,12 +323,12 @@ def export_bundle(settings: Settings, run: registry.Run, weights: str = "float32
             for something else.
         ContractError: The artifacts are of another run or another contract, or damaged.
     """
+    if out is not None:
+        _require_place_for_bundle(out)
     from ml import tfjs
     from ml.encoding import encode_items, tower_inputs
     from ml.errors import NodeMissingError
 
-    if out is not None:
-        _require_place_for_bundle(out)
     folder = settings.artifacts_dir / run.artifact_path
     dataset_items, users, _ = read_for_encoding(settings)
     model = load_run(settings, run)
@@ -388,7 +391,7 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
 
     if run.state == "active":
         return None
-    items, users, tables = read_for_encoding(settings)
+    items, users, tables, hashes = read_for_publishing(settings)
     model = load_run(settings, run)
     reporter = current_reporter()
     with reporter.task("encode items and users"):
@@ -402,8 +405,8 @@ def publish_run(settings: Settings, run: registry.Run) -> Published | None:
         published = publish_vectors(
             connection,
             run.run_id,
-            _stored_items(item_vectors, items),
-            _stored_users(user_embedding, users),
+            stored_items(item_vectors, items, hashes),
+            stored_users(user_embedding, users, hashes),
             on_progress,
             published_from=states_of(tables),
         )
@@ -534,12 +537,23 @@ def read_for_encoding(settings: Settings) -> tuple[ItemTable, UserHistories, tup
     Raises:
         GateClosedError: A gate has not let pass what the tables hold now.
     """
-    from orchestration.warehouse.features import read_histories, read_items
+    return read_for_publishing(settings)[:3]
+
+
+def read_for_publishing(
+    settings: Settings,
+) -> tuple[ItemTable, UserHistories, tuple[gates.AcceptedTable, ...], SourceHashes]:
+    """Return what `read_for_encoding` does and, of the same moment, what tells later whether a vector is out of date.
+
+    Raises:
+        GateClosedError: A gate has not let pass what the tables hold now.
+    """
+    from orchestration.warehouse.features import read_histories, read_items, read_source_hashes
 
     with connect(settings.database(), "trainer") as connection:
         tables = gates.require_accepted_tables(connection)
         items = read_items(connection)
-        return items, read_histories(connection, items.index()), tables
+        return items, read_histories(connection, items.index()), tables, read_source_hashes(connection)
 
 
 def states_of(tables: Iterable[gates.AcceptedTable]) -> dict[str, int]:
@@ -577,7 +591,14 @@ def user_tower_weights(model: FittedModel) -> UserTowerWeights:
     )
 
 
-def _stored_items(vectors: ItemVectors, items: Any) -> Any:
+def stored_items(vectors: ItemVectors, items: ItemTable, hashes: SourceHashes) -> StoredItems:
+    """Return item vectors as they are written.
+
+    What a publication changes in the vectors of all items (prices on makers, say) is changed here and nowhere else: a
+    publication and each refresh of it pass through.
+    """
+    import numpy as np
+
     from orchestration.warehouse.vectors import ItemVectors as StoredItems
 
     return StoredItems(
@@ -586,10 +607,13 @@ def _stored_items(vectors: ItemVectors, items: Any) -> Any:
         embedding=vectors.embedding,
         popularity_prior=vectors.popularity_prior,
         is_eligible=items.is_eligible,
+        source_hash=np.array([hashes.items[item_id] for item_id in items.item_ids], dtype=np.int64),
+        prior_centre=vectors.prior_centre,
     )
 
 
-def _stored_users(embedding: Any, users: UserHistories) -> Any:
+def stored_users(embedding: NDArray[np.float32], users: UserHistories, hashes: SourceHashes) -> UserVectors:
+    """Return user vectors as they are written; a user without an event has none."""
     import numpy as np
 
     from orchestration.warehouse.vectors import UserVectors
@@ -601,4 +625,5 @@ def _stored_users(embedding: Any, users: UserHistories) -> Any:
         embedding=embedding[kept],
         history_length=lengths[kept],
         encoded_until=registry.EPOCH + timedelta(microseconds=users.as_of),
+        source_hash=np.array([hashes.users[users.user_ids[row]] for row in kept], dtype=np.int64),
     )

@@ -5,7 +5,7 @@ Belongs here: moving rows between Python and Postgres quickly. Does not belong h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -50,11 +50,13 @@ def copy_rows(
     return count
 
 
-def read_columns(connection: psycopg.Connection, query: str, batch: int = 20_000) -> dict[str, list[Any]]:
+def read_columns(
+    connection: psycopg.Connection, query: str, batch: int = 20_000, parameters: Mapping[str, Any] | None = None
+) -> dict[str, list[Any]]:
     """Read a query through a server-side cursor into one list per column."""
     with connection.cursor(name="read_columns", binary=True) as cursor:
         cursor.itersize = batch
-        cursor.execute(query)
+        cursor.execute(query, parameters)
         names = [column.name for column in cursor.description or ()]
         columns: list[list[Any]] = [[] for _ in names]
         while rows := cursor.fetchmany(batch):

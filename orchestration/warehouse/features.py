@@ -6,6 +6,7 @@ logic (dbt) or array logic (`ml.datasets`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,16 @@ class UserHistories:
     """Microseconds since the epoch: the moment the tables describe."""
 
 
+@dataclass(frozen=True)
+class SourceHashes:
+    """What vectors are encoded from, one hash per item and per user: another hash, another vector."""
+
+    items: dict[str, int]
+    users: dict[str, int]
+
+
+ITEM_HASH = f"hashtextextended(({', '.join(ITEM_INPUTS)})::text, 0)"
+HISTORY_HASH = "hashtextextended((user_id, item_ids, decisions, decided_at)::text, 0)"
 EXAMPLE_TYPES = {
     "user_index": "bigint",
     "item_index": "bigint",
@@ -88,28 +99,61 @@ def read_dataset(connection: psycopg.Connection, folder: Path | None = None) -> 
     return Dataset(items, decisions, np.array([*users, None], dtype=object)[:-1])
 
 
-def read_items(connection: psycopg.Connection) -> ItemTable:
-    """Read all items, sorted by item id.
+def read_items(connection: psycopg.Connection, item_ids: Sequence[str] | None = None) -> ItemTable:
+    """Read all items, or those named that there are, sorted by item id.
 
     Raises:
         WarehouseError: The feature tables were never built.
     """
-    return items_from_columns(_read(connection, "feat_items", ITEM_INPUTS))
+    return items_from_columns(_read(connection, "feat_items", ITEM_INPUTS, item_ids))
 
 
-def read_histories(connection: psycopg.Connection, item_index: dict[str, int]) -> UserHistories:
-    """Read every user's newest decisions, oldest first, for encoding.
+def read_source_hashes(
+    connection: psycopg.Connection, item_ids: Sequence[str] | None = None, user_ids: Sequence[str] | None = None
+) -> SourceHashes:
+    """Read the hash of what each item and each user with a history is encoded from, or of those named."""
+    hashes: list[dict[str, int]] = []
+    for key, table, hashed, keys in (
+        ("item_id", "feat_items", ITEM_HASH, item_ids),
+        ("user_id", "feat_user_histories", HISTORY_HASH, user_ids),
+    ):
+        rows = read_columns(
+            connection,
+            f"select {key}, {hashed} as hash from features.{table} where %(all)s or {key} = any(%(some)s)",  # noqa: S608
+            parameters={"all": keys is None, "some": list(keys or ())},
+        )
+        hashes.append(dict(zip(rows[key], rows["hash"], strict=True)))
+    return SourceHashes(*hashes)
+
+
+def read_history_items(connection: psycopg.Connection, user_ids: Sequence[str]) -> list[str]:
+    """Return the distinct items in the histories of some users."""
+    return [
+        item_id
+        for (item_id,) in connection.execute(
+            "select distinct unnest(item_ids) from features.feat_user_histories where user_id = any(%s)",
+            [list(user_ids)],
+        )
+    ]
+
+
+def read_histories(
+    connection: psycopg.Connection, item_index: dict[str, int], user_ids: Sequence[str] | None = None
+) -> UserHistories:
+    """Read the newest decisions of every user, or of those named, oldest first, for encoding.
 
     Args:
         connection: As trainer.
         item_index: Item id to item row of the model that encodes; other items are left out.
+        user_ids: Whose histories; None: everybody's.
     """
     rows = read_columns(
         connection,
         "select user_id, item_ids, decisions,"
         " array(select (extract(epoch from t.at) * 1000000)::bigint"
         "       from unnest(decided_at) with ordinality as t (at, n) order by t.n) as decided_at"
-        " from features.feat_user_histories order by user_id",
+        " from features.feat_user_histories where %(all)s or user_id = any(%(some)s) order by user_id",
+        parameters={"all": user_ids is None, "some": list(user_ids or ())},
     )
     row = connection.execute(
         "select (extract(epoch from max(as_of)) * 1000000)::bigint from features.feat_as_of"
@@ -118,13 +162,17 @@ def read_histories(connection: psycopg.Connection, item_index: dict[str, int]) -
     return UserHistories(rows["user_id"], histories, int(row[0]) if row and row[0] is not None else 0)
 
 
-def _read(connection: psycopg.Connection, table: str, names: tuple[str, ...]) -> dict[str, list]:
-    """Read some columns of a table, ordered by the first one."""
+def _read(
+    connection: psycopg.Connection, table: str, names: tuple[str, ...], keys: Sequence[str] | None = None
+) -> dict[str, list]:
+    """Read some columns of a table, ordered by the first one; with `keys` only rows whose first one is among them."""
     columns = ", ".join(MICROSECONDS.format(n) if TABLES[table][n] == "timestamptz" else n for n in names)
     try:
         return read_columns(
             connection,
-            f'select {columns} from features.{table} order by {names[0]} collate "C"',  # noqa: S608
+            f"select {columns} from features.{table} where %(all)s or {names[0]} = any(%(some)s)"  # noqa: S608
+            f' order by {names[0]} collate "C"',
+            parameters={"all": keys is None, "some": list(keys or ())},
         )
     except psycopg.errors.UndefinedTable:
         raise WarehouseError(f"features.{table} does not exist yet: `matching run build_features`") from None

@@ -26,7 +26,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RUN_COLUMNS = (
     "run_id, state, config_name, config, seed, data_hash, contract_hash, dbt_manifest_hash, git_sha, code_hash, "
     "artifact_path, trained_until, metrics, gate_passed, gate_reason, judged_against, dagster_run_id, "
-    "created_at, judged_at, published_at, published_from, activated_at"
+    "created_at, judged_at, published_at, published_from, activated_at, prior_centre"
 )
 
 
@@ -75,6 +75,7 @@ class Run:
     published_at: datetime | None
     published_from: dict[str, Any] | None
     activated_at: datetime | None
+    prior_centre: float | None = None
 
     def registered(self) -> dict[str, Any]:
         """Return what its artifacts have to say of it too, by the names of `ml.provenance`."""
@@ -283,11 +284,19 @@ def adopt(connection: psycopg.Connection, run_id: str, dagster_run_id: str) -> N
     connection.execute("update ml.runs set dagster_run_id = %s where run_id = %s", [dagster_run_id, run_id])
 
 
-def mark_published(connection: psycopg.Connection, run_id: str, published_from: dict[str, Any] | None = None) -> None:
-    """Record that vectors are complete and validated, and from which state of the tables. The caller commits."""
+def mark_published(
+    connection: psycopg.Connection,
+    run_id: str,
+    published_from: dict[str, Any] | None = None,
+    prior_centre: float | None = None,
+) -> None:
+    """Record that vectors are complete and validated, from which state of the tables, and around which popularity.
+
+    The caller commits.
+    """
     connection.execute(
-        "update ml.runs set published_at = now(), published_from = %s where run_id = %s",
-        [None if published_from is None else Jsonb(published_from), run_id],
+        "update ml.runs set published_at = now(), published_from = %s, prior_centre = %s where run_id = %s",
+        [None if published_from is None else Jsonb(published_from), prior_centre, run_id],
     )
 
 

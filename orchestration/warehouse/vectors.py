@@ -72,7 +72,23 @@ class ItemVectors:
     popularity_prior: NDArray[np.float32]
     is_eligible: NDArray[np.bool_]
     source_hash: NDArray[np.int64] | None = None
-    """Hashes of the rows they were encoded from (features.read_changed_items); None: the next refresh encodes anew."""
+    """Hashes of what they were encoded from (features.read_source_hashes); None: the next refresh encodes anew."""
+    prior_centre: float | None = None
+    """What was taken off the popularity prior of each; None: not known, and then no refresh is possible."""
+
+    def take(self, item_ids: Iterable[str]) -> ItemVectors:
+        """Return the vectors of some of the items."""
+        places = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        rows = [places[item_id] for item_id in item_ids]
+        return ItemVectors(
+            [self.item_ids[row] for row in rows],
+            [self.content_ids[row] for row in rows],
+            self.embedding[rows],
+            self.popularity_prior[rows],
+            self.is_eligible[rows],
+            None if self.source_hash is None else self.source_hash[rows],
+            self.prior_centre,
+        )
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,7 @@ def publish_vectors(
                     )
                 )
             beside(connection)
-            registry.mark_published(connection, run_id, published_from)
+            registry.mark_published(connection, run_id, published_from, items.prior_centre)
     return Published(items=len(items.item_ids), users=len(users.user_ids), index_recall_at_20=recall)
 
 
@@ -247,16 +263,27 @@ def check_vectors(kind: str, vectors: NDArray[np.float32]) -> None:
         raise PublishError(f"{kind} vectors are not unit norm: the worst is off by {worst:.4f}")
 
 
-def check_stored(connection: psycopg.Connection, table: sql.Identifier, kind: str, expected: int) -> None:
-    """Refuse a table that does not hold so many finite unit vectors; what is checked is what was stored.
+def check_stored(
+    connection: psycopg.Connection, source: sql.Composable, kind: str, expected: int, values: Sequence[Any] = ()
+) -> None:
+    """Refuse rows that are not so many finite unit vectors; what is checked is what was stored.
+
+    Args:
+        connection: As trainer.
+        source: A table or a query with a column embedding, with placeholders for `values`.
+        kind: What the vectors are of, for the message.
+        expected: How many there must be.
+        values: Values of placeholders.
 
     Raises:
         PublishError: With what is wrong.
     """
     row = connection.execute(
         sql.SQL(
-            "select count(*), coalesce(min(l2_norm(embedding)), 1), coalesce(max(l2_norm(embedding)), 1) from {}"
-        ).format(table)
+            "select count(*), coalesce(min(l2_norm(embedding)), 1), coalesce(max(l2_norm(embedding)), 1)"
+            " from {} as stored"
+        ).format(source),
+        values,
     ).fetchone()
     if row is None or row[0] != expected:
         raise PublishError(f"{row and row[0]} {kind} vectors are stored, not {expected}")

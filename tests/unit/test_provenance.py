@@ -68,6 +68,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An installation whose tables are open and whose present data and code are those of the run."""
     monkeypatch.setattr(model_runs, "connect", lambda *words, **options: contextlib.nullcontext())
     monkeypatch.setattr(model_runs, "read_for_encoding", lambda settings: (None, None, ()))
+    monkeypatch.setattr(model_runs, "read_for_publishing", lambda settings: (None, None, (), None))
     monkeypatch.setattr(model_runs, "code_hash", lambda: "code")
     monkeypatch.setattr(model_runs, "dbt_hash", lambda settings: "dbt")
     monkeypatch.setattr(gates, "require_accepted_tables", lambda connection: ())
