@@ -31,7 +31,7 @@ VOCABULARY = "vocabulary.json"
 POPULARITY = "popularity.npz"
 SAVED_MODEL = "user_tower_saved_model"
 TOWERS: dict[str, type] = {"item_tower": ItemTower, "user_tower": UserTower, "score_scale": ScoreScale}
-FORMAT = 2
+FORMAT = 3
 
 
 def save(run_dir: Path, model: FittedModel, provenance: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ml.contracts import DIMENSIONS, FIRST_LEARNED
 from ml.datasets import MICROSECONDS_PER_DAY, Histories, ItemTable, StringArray
 from ml.errors import ContractError
-from ml.popularity import HALF_LIVES_DAYS
+from ml.popularity import trending
 from ml.towers import item_layout
 from ml.training import FittedModel, encode_rows
 from ml.vocabulary import ItemFeatures
@@ -71,7 +71,7 @@ def encode_items(
     learned = encode_rows(model, model.vocabulary.features(items) if features is None else features, numbers)
     if log_popularity is None:
         log_popularity = item_log_popularity(model, items)
-    prior = log_popularity[HALF_LIVES_DAYS.index(model.settled.half_life_days)]
+    prior = trending(log_popularity, model.settled.half_life_days, model.settled.trend)
     centre = (float(prior.mean()) if len(prior) else 0.0) if prior_centre is None else prior_centre
     prior = (prior - np.float32(centre)).astype(np.float32)
     embedding = item_layout(learned, prior)

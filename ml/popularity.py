@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ml.datasets import MICROSECONDS_PER_DAY, BoolArray, DecisionTable, FloatArray, IntArray
 
-HALF_LIVES_DAYS: tuple[float | None, ...] = (3.0, 7.0, 30.0, None)
+HALF_LIVES_DAYS: tuple[float | None, ...] = (7.0, 14.0, 30.0, None)
 """None never fades."""
 SMOOTHING = 0.5
 """Likes added to every item, so that an item without likes has a finite logarithm."""
@@ -29,6 +29,26 @@ class PopularityTable:
     def block_of(self, times: IntArray) -> IntArray:
         """Return the block in which each moment lies."""
         return np.maximum(np.searchsorted(self.starts, times, side="right") - 1, 0)
+
+
+def trending(
+    log_popularity: npt.NDArray[np.float32], half_life_days: float | None, trend: float
+) -> npt.NDArray[np.float32]:
+    """Return the log popularity of one half-life less a share of the one that never fades.
+
+    What was decided on is not offered again, so an item that has been popular for long and is still offered to a user
+    was passed by; somebody who comes back rather likes what is more popular now than it used to be.
+
+    Args:
+        log_popularity: ... x half-lives x items.
+        half_life_days: One of `HALF_LIVES_DAYS`.
+        trend: The share, 0 to 1; 1 leaves the logarithm of the share of all likes that is recent.
+
+    Returns:
+        ... x items.
+    """
+    recent, ever = HALF_LIVES_DAYS.index(half_life_days), HALF_LIVES_DAYS.index(None)
+    return (log_popularity[..., recent, :] - trend * log_popularity[..., ever, :]).astype(np.float32)
 
 
 def first_likes(decisions: DecisionTable) -> BoolArray:

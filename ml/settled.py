@@ -12,7 +12,7 @@ from ml.popularity import HALF_LIVES_DAYS
 
 @dataclass(frozen=True)
 class Settled:
-    """Values that the data's own validation part chose.
+    """Values that the data's own validation part chose; the defaults are what it has to beat.
 
     Attributes:
         penalty: Ridge penalty of the start, as a share of all likes.
@@ -20,6 +20,7 @@ class Settled:
         memory: Events after which the weight of an event has fallen by the factor e, above its floor.
         floor: Weight that even the oldest event keeps.
         half_life_days: Which popularity is the prior; None never fades.
+        trend: Share of the popularity that never fades which is taken off the prior (`ml.popularity.trending`).
         prior_weight: Weight of the prior for a user whose history lies within one visit.
         returning_prior_weight: The same for a user whose history spans many days: what is liked these days tells more
             about somebody who comes back on another day.
@@ -27,11 +28,12 @@ class Settled:
 
     penalty: float = 0.008
     decided_share: float = 0.6
-    memory: float = 20.0
+    memory: float = 10.0
     floor: float = 0.4
-    half_life_days: float | None = 30.0
-    prior_weight: float = 0.015
-    returning_prior_weight: float = 0.03
+    half_life_days: float | None = 14.0
+    trend: float = 0.5
+    prior_weight: float = 0.0
+    returning_prior_weight: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse a popularity that nobody counts."""

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ml.devices import Plan, computing_in, product
 from ml.fitted import FittedModel, encode_rows
 from ml.losses import nope_loss, prefix_scores, softmax_loss
 from ml.optimisation import DenseAdam, RowAdam, clipped, warmed_up
 from ml.pipeline import stream
-from ml.popularity import HALF_LIVES_DAYS
+from ml.popularity import trending
 from ml.sampling import BatchSource
 from ml.towers import sparse_bags
 from ml.vocabulary import BAG_FIELDS, ItemFeatures
@@ -23,12 +24,12 @@ from ml.vocabulary import BAG_FIELDS, ItemFeatures
 class Trainer:
     """State of one fit: towers, optimiser moments, and the compiled step."""
 
-    def __init__(self, model: FittedModel, features: ItemFeatures, source: BatchSource):
+    def __init__(self, model: FittedModel, features: ItemFeatures, source: BatchSource, how: Plan) -> None:
         """Prepare a fit; `features` are those of `model.id_items`, whose rows the source numbers."""
-        self.model, self.features, self.is_full = model, features, source.is_full
+        self.model, self.features, self.is_full, self.how = model, features, source.is_full, how
         self.sizes = model.vocabulary.sizes()
-        self.log_popularity = tf.constant(source.popularity.log_popularity)
-        self.prior_row = HALF_LIVES_DAYS.index(model.settled.half_life_days)
+        settled = model.settled
+        self.prior = tf.constant(trending(source.popularity.log_popularity, settled.half_life_days, settled.trend))
         self.id_variable = model.item_tower.id_table.value
         self.id_adam = RowAdam(self.id_variable)
         towers = (model.item_tower, model.user_tower, model.scale)
@@ -97,12 +98,12 @@ class Trainer:
         id_rows = tf.gather(self.id_variable, id_numbers)
         shown = tf.cast(self.random.uniform(tf.shape(id_numbers)) >= config.id_dropout, tf.float32)
         asked = (batch["adjustment"], batch["slots"], batch["valid"], batch["own"])
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, computing_in(self.how.precision):
             tape.watch(id_rows)
             items = model.item_tower.call(bags, scalars, id_rows, shown)
             users = self._users(batch, items)
             inverse = 1.0 / model.scale.temperature()
-            popularity = tf.gather(self.log_popularity[:, self.prior_row, :], batch["candidates"], axis=1)
+            popularity = tf.gather(self.prior, batch["candidates"], axis=1)
             prior = tf.gather(popularity, batch["blocks"])
             prior *= model.user_tower.prior_weight(batch["age_days"], batch["mask"])
             logits = [(scores + prior) * inverse for scores in prefix_scores(users, items)]
@@ -115,7 +116,8 @@ class Trainer:
                 total += config.nope_weight * nope_loss(
                     logits[-1], batch["slots"], batch["valid"], batch["nope_slots"], batch["nope_valid"]
                 )
-        gradients = clipped(tape.gradient(total, [id_rows, *self.dense]), config.clip_norm)
+            total *= self.how.loss_scale
+        gradients = clipped(tape.gradient(total, [id_rows, *self.dense]), config.clip_norm, self.how.loss_scale)
         step = self.steps.assign_add(1.0)
         rate = warmed_up(self.rate, step, config.warmup_steps)
         self.id_adam.apply(id_numbers, gradients[0], rate, step, config.weight_decay)
@@ -136,7 +138,7 @@ class Trainer:
             tf.reshape(weights, [-1, tower.channels]), tf.reshape(cells, [-1]), n_rows * n_items
         )
         spread = tf.transpose(tf.reshape(flat, [n_rows, n_items, tower.channels]), [0, 2, 1])
-        sums = tf.matmul(tf.reshape(spread, [-1, n_items]), items[:, :width])
+        sums = product(tf.reshape(spread, [-1, n_items]), items[:, :width])
         return tower.combine(tf.reshape(sums, [-1, tower.channels, width]), tf.reduce_sum(weights, axis=1))
 
 

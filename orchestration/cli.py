@@ -560,6 +560,27 @@ def export_vectors(
 
 
 @app.command()
+def playground(
+    run_id: Annotated[str | None, typer.Option("--run", help="Whose model; unless given, the active run's.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1, 0 for any free one.")] = 8060,
+    items: Annotated[int, typer.Option(min=20, help="Items in the deck.")] = 2000,
+) -> None:
+    """Serve a page, on this machine only, that ranks in the browser and compares with the warehouse; until Ctrl-C."""
+    from orchestration.playground import open_playground
+    from orchestration.settings import load_settings
+
+    server, session = open_playground(load_settings(), run_id, port, items)
+    console.print(
+        f"playground of run {session['run_id']}: [cyan]http://127.0.0.1:{server.server_port}/[/]  Ctrl-C stops it"
+    )
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("stopped")
+
+
+@app.command()
 def standardize(
     file: Annotated[Path, typer.Argument(help="Parquet, CSV or npz: item_id or content_id, and vector.")],
     out: Annotated[Path, typer.Option(help="Parquet to write: the same ids with unit vectors of 768 dimensions.")],
@@ -609,7 +630,9 @@ def recommend(
     limit: Limit = 20,
     everyone: Annotated[bool, typer.Option("--all", help="Every age-verified user.")] = False,
     out: Annotated[Path | None, typer.Option(help="CSV for --all: user_id,content_id,rank,score.")] = None,
-    tag: Annotated[list[int] | None, typer.Option(help="Only this tag id; again for any of several.")] = None,
+    tag: Annotated[
+        list[int] | None, typer.Option(help="Only this tag id; again for any of several.")
+    ] = None,
     maker: Annotated[list[int] | None, typer.Option(help="Only this maker id; again for any of several.")] = None,
     price_min: Annotated[int | None, typer.Option(min=0, help="Yen, at least.")] = None,
     price_max: Annotated[int | None, typer.Option(min=0, help="Yen, at most.")] = None,

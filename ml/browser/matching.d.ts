@@ -7,7 +7,7 @@ export type Source = string | URL | ((name: string) => Promise<ArrayBuffer | Arr
 export interface TensorFlow {
   loadGraphModel(handler: {load(): Promise<any>}): Promise<any>;
   tensor(values: Float32Array, shape: number[], dtype: 'float32'): any;
-  tidy<T>(run: () => T): T;
+  tidy(run: () => void): unknown;
 }
 
 export type Decision = 'like' | 'nope' | 'skip' | 1 | -1 | 0;
@@ -113,10 +113,12 @@ export declare const FORMAT: number;
 export declare class MatchingError extends Error {}
 export declare class BundleError extends MatchingError {}
 export declare class RunMismatchError extends MatchingError {
+  constructor(what: string, expected: string, found: unknown);
   readonly expected: string;
   readonly found: unknown;
 }
 export declare class ContractMismatchError extends MatchingError {
+  constructor(what: string, expected: string, found: unknown);
   readonly expected: string;
   readonly found: unknown;
 }

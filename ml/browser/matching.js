@@ -10,18 +10,9 @@
  * Vectors of two runs must never meet: their coordinates mean different things and every product of them is noise that
  * looks like a score. Whatever does not fit is an error of a named class, never a worse list.
  *
- * Belongs here: loading, checking, encoding, ranking. Does not belong here: fetching what to rank, pages, storage.
+ * Belongs here: loading, checking, encoding, ranking. Does not belong here: fetching what to rank, pages, storage. The
+ * types that comments name are those of matching.d.ts.
  */
-
-/** @typedef {import('./matching.d.ts').ItemVectors} ItemVectors */
-/** @typedef {import('./matching.d.ts').HistoryEvent} HistoryEvent */
-/** @typedef {import('./matching.d.ts').Manifest} Manifest */
-/** @typedef {import('./matching.d.ts').PaddedInputs} PaddedInputs */
-/** @typedef {import('./matching.d.ts').RankedItem} RankedItem */
-/** @typedef {import('./matching.d.ts').RankOptions} RankOptions */
-/** @typedef {import('./matching.d.ts').Source} Source */
-/** @typedef {import('./matching.d.ts').TensorFlow} TensorFlow */
-/** @typedef {import('./matching.d.ts').UserVector} UserVector */
 
 /** Version of bundles and item files that this module reads. */
 export const FORMAT = 2;
@@ -327,7 +318,8 @@ export class Recommender {
    * Rank items for a user: best first, without what the user decided on.
    *
    * With limits on makers or performers an item gives way when its maker or performer has all of its share of the
-   * first places; those passed over follow behind, so that a list never shows fewer items than without limits.
+   * first places; those passed over follow behind, so that a list never shows fewer items than without limits. What
+   * may take a place is searched as deep as the warehouse does: limit + 3 × places.
    *
    * @param {UserVector} user
    * @param {ItemSet} items
@@ -356,7 +348,8 @@ export class Recommender {
       groups.push({limit: maxPerMaker, of: (row) => (items.makers[row] ? [items.makers[row]] : [])});
     }
     if (maxPerPerformer !== null) groups.push({limit: maxPerPerformer, of: (row) => items.performers[row]});
-    return limited(rows, limit, places, groups).map((row, k) => ({rank: k + 1, id: items.ids[row], score: scores[row], row}));
+    const deep = rows.slice(0, limit + 3 * places); // as serving.personal_rows does
+    return limited(deep, limit, places, groups).map((row, k) => ({rank: k + 1, id: items.ids[row], score: scores[row], row}));
   }
 
   /**

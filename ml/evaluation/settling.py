@@ -19,21 +19,28 @@ from ml.evaluation.metrics import HEADLINE, per_user
 from ml.evaluation.ranking import top_items
 from ml.evaluation.scorers import ModelScorer
 from ml.evaluation.windows import Window
-from ml.popularity import HALF_LIVES_DAYS
+from ml.popularity import HALF_LIVES_DAYS, trending
 from ml.settled import Settled
 from ml.training import prepare
 
-PENALTIES = (0.002, 0.008, 0.016, 0.03)
+PENALTIES = (0.004, 0.008, 0.016, 0.03)
 """Shares of all likes."""
-FADINGS = ((50.0, 0.5), (20.0, 0.4), (10.0, 0.15))
+FADINGS = ((50.0, 0.5), (20.0, 0.4), (10.0, 0.4), (10.0, 0.15))
 """Memory and floor, from the mildest on."""
 SHARES = (0.0, 0.3, 0.6, 1.0)
 """Of being decided on."""
-WEIGHTS = (0.0, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5)
+TRENDS = (0.0, 0.25, 0.5)
+"""Of the popularity that never fades, taken off."""
+WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.4)
 """Of a log popularity, beside cosines of at most 1."""
 MOST_USERS = 500
-SLACK = 0.02
-"""Share of the best score that a milder fading or prior may lack: on some hundred users less is chance."""
+STANDARD_ERRORS = 2.0
+"""By how many an option has to be better than what stands, or it is not taken: the best of thirty scores on some
+hundred users is mostly the luckiest."""
+
+
+Scores = Sequence[npt.NDArray[np.float64]]
+"""Per window: one score per user."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +52,26 @@ class Question:
     """Users x candidates."""
     returning: npt.NDArray[np.float32]
     """How much of the weight for returning users each user gets (users x 1)."""
-    priors: dict[float | None, npt.NDArray[np.float32]]
-    """Per half-life: one value per candidate."""
+    log_popularity: npt.NDArray[np.float32]
+    """Half-lives x candidates."""
 
-    def score(self, settled: Settled) -> float:
-        """Return mean NDCG@10 with the given prior."""
+    def scores(self, settled: Settled) -> npt.NDArray[np.float64]:
+        """Return NDCG@10 of each user with the given prior."""
         weight = settled.prior_weight * (1 - self.returning) + settled.returning_prior_weight * self.returning
-        scores = self.cosines + weight * self.priors[settled.half_life_days]
+        scores = self.cosines + weight * trending(self.log_popularity, settled.half_life_days, settled.trend)
         histories = self.window.histories
         decided = np.split(histories.item_index, histories.offsets[1:-1])
         lists = top_items(scores, self.window.candidates, decided, 10)
-        return float(per_user(lists, self.window.relevant)[HEADLINE].mean())
+        return per_user(lists, self.window.relevant)[HEADLINE]
 
 
 def settle(
     dataset: Dataset, later: Window, last: Window, others: Window, config: ModelConfig, seed: int
 ) -> tuple[Settled, list[dict[str, Any]]]:
-    """Choose start, fading and prior of a model, one after the other, each with the best so far of the rest.
+    """Choose start, fading and prior of a model, one after the other, each with what stands of the rest.
 
-    Start, fading and the prior of users whose history lies within one visit by the two holdouts, which ask nearly
-    everybody: a window that asks few says nothing about fine things. Half-life and the prior of users who came back by
-    what came next, in the window and in the last likes: mostly such users are asked in a window in time.
+    Start and fading by the two holdouts, which ask nearly everybody: a window that asks few says nothing about fine
+    things. The prior by all three, since it is about what comes next as much as about what was.
 
     Args:
         dataset: What may be learnt from.
@@ -83,37 +89,57 @@ def settle(
     if config.start != "linear":
         return settled, trials
     ready = Ready(dataset, config, seed)
-    last, others, later = (window.sample(MOST_USERS) for window in (last, others, later))
+    later, last, others = (window.sample(MOST_USERS) for window in (later, last, others))
+    asked = [window for window in (later, last, others) if len(window.users)]
     everybody = [window for window in (last, others) if len(window.users)] or [later]
-    to_come = [window for window in (later, last) if len(window.users)] or everybody
 
-    def tried(questions: Sequence[Question], option: Settled) -> float:
-        score = float(np.mean([question.score(option) for question in questions]))
-        trials.append({"method": "start", "settings": option.as_dict(), "validation": score})
-        return score
+    def tried(questions: Sequence[Question], option: Settled) -> Scores:
+        scores = [question.scores(option) for question in questions]
+        trials.append({"method": "start", "settings": option.as_dict(), "validation": mean_of(scores)})
+        return scores
 
-    for steps, slack in (
-        ([{"penalty": penalty} for penalty in PENALTIES], 0.0),
-        ([{"memory": memory, "floor": floor} for memory, floor in FADINGS], SLACK),
-        ([{"decided_share": share} for share in SHARES], 0.0),
+    for steps in (
+        [{"penalty": penalty} for penalty in PENALTIES],
+        [{"memory": memory, "floor": floor} for memory, floor in FADINGS],
+        [{"decided_share": share} for share in SHARES],
     ):
-        options = [replace(settled, **step) for step in steps]
-        scores = [tried(ready.questions(everybody, option), option) for option in options]
-        settled = options[mildest(scores, slack)]
-    about_all, about_later = ready.questions(everybody, settled), ready.questions(to_come, settled)
-    options = [
-        replace(settled, half_life_days=half_life, returning_prior_weight=weight)
-        for weight in WEIGHTS
-        for half_life in HALF_LIVES_DAYS
-    ]
-    settled = options[mildest([tried(about_later, option) for option in options])]
-    options = [replace(settled, prior_weight=weight) for weight in WEIGHTS]
-    return options[mildest([tried(about_all, option) for option in options])], trials
+        options = [settled, *(replace(settled, **step) for step in steps if replace(settled, **step) != settled)]
+        settled = options[clearly_best([tried(ready.questions(everybody, option), option) for option in options])]
+    questions = ready.questions(asked, settled)
+    recents = [(None, 0.0), *((half_life, trend) for half_life in HALF_LIVES_DAYS[:-1] for trend in TRENDS)]
+    for priors in (
+        [
+            {"half_life_days": half_life, "trend": trend, "returning_prior_weight": weight}
+            for weight in WEIGHTS
+            for half_life, trend in recents
+        ],
+        [{"prior_weight": weight} for weight in WEIGHTS],
+    ):
+        options = [settled, *(replace(settled, **prior) for prior in priors if replace(settled, **prior) != settled)]
+        settled = options[clearly_best([tried(questions, option) for option in options])]
+    return settled, trials
 
 
-def mildest(scores: Sequence[float], slack: float = SLACK) -> int:
-    """Return the first place whose score lacks at most a share of the best one."""
-    return int(np.flatnonzero(np.asarray(scores) >= (1 - slack) * max(scores))[0])
+def mean_of(scores: Scores) -> float:
+    """Return the mean over windows of the mean over users."""
+    return float(np.mean([window.mean() for window in scores]))
+
+
+def clearly_best(scores: Sequence[Scores]) -> int:
+    """Return the place with the best mean among those that are better than the first one by two standard errors.
+
+    Args:
+        scores: Per option and window: one score per user, in the same order for each option. The first option is what
+            stands.
+    """
+    best, gain = 0, 0.0
+    for place, option in enumerate(scores[1:], start=1):
+        differences = [ours - before for ours, before in zip(option, scores[0], strict=True)]
+        mean = mean_of(differences)
+        error = np.sqrt(sum(d.var() / len(d) for d in differences)) / len(differences)
+        if mean > gain and mean >= STANDARD_ERRORS * error:
+            best, gain = place, mean
+    return best
 
 
 class Ready:
@@ -144,5 +170,5 @@ class Ready:
             window,
             directions / norms @ scorer.items.learned[window.candidates].T,
             users[:, [PRIOR_COORDINATE]] / norms / PRIOR_UNIT,
-            {half_life: self._popularity[row][window.candidates] for row, half_life in enumerate(HALF_LIVES_DAYS)},
+            self._popularity[:, window.candidates],
         )

@@ -13,11 +13,15 @@ const number = new Intl.NumberFormat('en');
 
 /** What the visitor decided, oldest first; it never leaves this page but for the warehouse's answer. */
 const history = [];
+let answered = false;
 let recommender, items, header, order, current, list = [];
 let waiting; // the question to the warehouse that is under way
 
 at('gate').addEventListener('cancel', (event) => event.preventDefault());
+// A second Escape closes a dialog whatever a page says: then it is asked again.
+at('gate').addEventListener('close', () => answered || at('gate').showModal());
 at('leave').addEventListener('click', () => {
+  answered = true;
   at('gate').close();
   at('left').hidden = false;
 });
@@ -41,6 +45,7 @@ if (sessionStorage.getItem(AGREED)) start();
 else at('gate').showModal();
 
 function enter() {
+  answered = true;
   sessionStorage.setItem(AGREED, 'yes'); // of this tab, so that a reload does not ask again
   at('gate').close();
   start();

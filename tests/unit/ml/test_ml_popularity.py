@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.datasets import DecisionTable
-from ml.popularity import HALF_LIVES_DAYS, SMOOTHING, log_popularity_at, popularity_blocks
+from ml.popularity import HALF_LIVES_DAYS, SMOOTHING, log_popularity_at, popularity_blocks, trending
 
 DAY = 86_400_000_000
 
@@ -58,3 +58,10 @@ def test_deleting_the_future_changes_no_earlier_block():
 def test_an_event_at_the_start_of_a_block_is_not_in_its_prior():
     decisions = table([(1, 0, True), (1, 1, True), (2, 2, True)])
     assert np.ptp(log_popularity_at(decisions, 5, DAY)) == 0
+
+
+def test_the_trend_takes_off_what_has_been_popular_for_long():
+    log_popularity = np.log(np.array([[8, 1], [8, 2], [8, 4], [64.0, 4]], dtype=np.float32))[None]
+    assert np.allclose(trending(log_popularity, 7.0, 0.0), np.log([[8, 1]]))
+    assert np.allclose(trending(log_popularity, 14.0, 0.5), np.log([[1, 1]]), atol=1e-6)
+    assert np.allclose(trending(log_popularity, None, 0.0), np.log([[64, 4]]))

@@ -119,12 +119,12 @@ def api(bundle, node_modules, tmp_path_factory):
     rng = np.random.default_rng(5)
     cases = [
         {
-            "makers": rng.integers(0, 4, 30).tolist(),  # 0 is no maker
-            "performers": [rng.choice(6, rng.integers(0, 3), replace=False).tolist() for _ in range(30)],
+            "makers": rng.integers(0, 4, 60).tolist(),  # 0 is no maker
+            "performers": [rng.choice(6, rng.integers(0, 3), replace=False).tolist() for _ in range(60)],
             "maxPerMaker": [None, 1, 2, 3][case % 4],
             "maxPerPerformer": [2, None, 1][case % 3],
-            "places": int(rng.integers(1, 15)),
-            "limit": int(rng.integers(1, 30)),
+            "places": int(rng.integers(1, 12)),
+            "limit": int(rng.integers(1, 25)),
         }
         for case in range(24)
     ]
@@ -153,13 +153,14 @@ def test_limits_on_makers_and_performers_are_those_of_the_diversity_rule(api, bu
     _, make_items = build
     n_changed = 0
     for case, found in zip(cases, lists, strict=True):
-        items = make_items(30)
+        items = make_items(60)
         performers = [np.array(ids, dtype=np.int64) for ids in case["performers"]]
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in performers])])
         ragged = dataclasses.replace(items.performers, values=np.concatenate(performers), offsets=offsets)
         items = dataclasses.replace(items, maker_ids=np.array(case["makers"]), performers=ragged)
         rule = DiversityRule(case["places"], case["maxPerMaker"], case["maxPerPerformer"])
-        expected = diversify(np.array([found["plain"]]), items, rule)[0][: len(found["limited"])].tolist()
+        depth = case["limit"] + 3 * case["places"]  # as deep as serving.personal_rows looks
+        expected = diversify(np.array([found["plain"][:depth]]), items, rule)[0][: len(found["limited"])].tolist()
         assert found["limited"] == expected
         n_changed += found["limited"] != found["plain"][: len(expected)]
     assert n_changed > 10

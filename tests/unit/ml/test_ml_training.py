@@ -15,7 +15,7 @@ from ml.encoding import encode_items, encode_users, learned_query, require_unit,
 from ml.errors import ContractError, NotEnoughDataError
 from ml.evaluation.scorers import ModelScorer, evaluate, random_ndcg
 from ml.evaluation.windows import window_after
-from ml.popularity import HALF_LIVES_DAYS
+from ml.popularity import trending
 from ml.training import train
 
 
@@ -134,7 +134,7 @@ def test_ranking_by_stored_vectors_is_ranking_by_the_score_of_the_model(fitted, 
     stored = users @ items.embedding.T
     assert np.allclose(stored * STORED_NORM * np.sqrt(1 + (weight * PRIOR_UNIT) ** 2), logits, atol=1e-5)
     rows = np.searchsorted(fitted.id_items, items.item_ids)
-    prior = fitted.log_popularity[HALF_LIVES_DAYS.index(fitted.settled.half_life_days), rows]
+    prior = trending(fitted.log_popularity, fitted.settled.half_life_days, fitted.settled.trend)[rows]
     assert np.allclose(items.popularity_prior - items.popularity_prior.mean(), prior - prior.mean(), atol=1e-5)
 
 
