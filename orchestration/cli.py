@@ -630,9 +630,7 @@ def recommend(
     limit: Limit = 20,
     everyone: Annotated[bool, typer.Option("--all", help="Every age-verified user.")] = False,
     out: Annotated[Path | None, typer.Option(help="CSV for --all: user_id,content_id,rank,score.")] = None,
-    tag: Annotated[
-        list[int] | None, typer.Option(help="Only this tag id; again for any of several.")
-    ] = None,
+    tag: Annotated[list[int] | None, typer.Option(help="Only this tag id; again for any of several.")] = None,
     maker: Annotated[list[int] | None, typer.Option(help="Only this maker id; again for any of several.")] = None,
     price_min: Annotated[int | None, typer.Option(min=0, help="Yen, at least.")] = None,
     price_max: Annotated[int | None, typer.Option(min=0, help="Yen, at most.")] = None,
