@@ -108,7 +108,7 @@ def prepared(dataset: Dataset, config: ModelConfig) -> Trainer:
         fresh.start.put(fresh.model)
     blocks = popularity_blocks(fresh.decisions, len(fresh.features), config.popularity_blocks)
     source = BatchSource(fresh.decisions, fresh.released_at, blocks, config, np.random.default_rng(0))
-    return Trainer(fresh.model, fresh.features, source)
+    return Trainer(fresh.model, fresh.features, source, fresh.how)
 
 
 def speed(options: argparse.Namespace) -> None:

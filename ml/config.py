@@ -102,6 +102,11 @@ class ModelConfig:
     validation_users: int = 2_000
     """Users that the score of an epoch is measured on at most."""
 
+    device: str = "auto"
+    """auto: a graphics card where TensorFlow sees one; cpu; gpu: refused where there is none."""
+    precision: str = "auto"
+    """auto: mixed on a card that gains by it; float32; mixed: refused elsewhere. Vectors are encoded in float32."""
+
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         positive = (
@@ -124,8 +129,13 @@ class ModelConfig:
             raise ConfigError(f"prefix_weights needs {len(PREFIXES) - 1} values, none below 0")
         if self.start not in ("linear", "random"):
             raise ConfigError("start must be linear or random")
-        if self.softmax not in ("refined", "standard"):
-            raise ConfigError("softmax must be refined or standard")
+        for name, known in (
+            ("softmax", ("refined", "standard")),
+            ("device", ("auto", "cpu", "gpu")),
+            ("precision", ("auto", "float32", "mixed")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}")
         if self.decided_weight < 0 or not 0 <= self.user_power <= 1:
             raise ConfigError("decided_weight must not be negative, user_power lies between 0 and 1")
         for name in ("nope_weight", "weight_decay", "full_softmax_limit", "uniform_negatives"):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ml.contracts import FIRST_LEARNED, LEARNED, PREFIXES
+from ml.devices import product
 
 EXCLUDED = -1e9
 """Added to a logit that must not take part."""
@@ -44,7 +45,7 @@ def prefix_scores(users: tf.Tensor, items: tf.Tensor) -> list[tf.Tensor]:
     widths = [end - start for start, end in pairwise((0, *LEARNED_PREFIXES, LEARNED))]
     scores: list[tf.Tensor] = []
     for of_users, of_items in zip(tf.split(users, widths, axis=1), tf.split(items, widths, axis=1), strict=True):
-        part = tf.matmul(of_users, of_items, transpose_b=True)
+        part = product(of_users, of_items, transpose_b=True)
         scores.append(part if not scores else scores[-1] + part)
     return scores
 

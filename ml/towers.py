@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ml.config import ModelConfig
 from ml.contracts import DECISIONS, LEARNED, LIKE, NOPE, PRIOR_LIMIT, PRIOR_UNIT, SKIP, STORED_NORM
+from ml.devices import product
 from ml.settled import Settled
 from ml.vocabulary import BAG_FIELDS, N_SCALARS, ItemFeatures, Vocabulary
 
@@ -60,13 +61,13 @@ class ItemTower(keras.Model):
         """Return the hidden layer of the content part."""
         parts = [tf.sparse.sparse_dense_matmul(bags[field], self.tables[field]) for field in BAG_FIELDS]
         inputs = tf.concat([*parts, scalars], axis=1)
-        return tf.nn.gelu(tf.matmul(inputs, self.hidden_kernel) + self.hidden_bias, approximate=True)
+        return tf.nn.gelu(product(inputs, self.hidden_kernel) + self.hidden_bias, approximate=True)
 
     def call(
         self, bags: Mapping[str, tf.SparseTensor], scalars: tf.Tensor, id_rows: tf.Tensor, id_mask: tf.Tensor
     ) -> tf.Tensor:
         """Return vectors of norm below 1; `id_mask` 0 hides the id of an item."""
-        raw = tf.matmul(self.hidden(bags, scalars), self.output_kernel) + id_rows * id_mask[:, None]
+        raw = product(self.hidden(bags, scalars), self.output_kernel) + id_rows * id_mask[:, None]
         return raw * tf.math.rsqrt(1.0 + tf.reduce_sum(tf.square(raw), axis=1, keepdims=True))
 
     def get_config(self) -> dict[str, Any]:
@@ -155,8 +156,8 @@ class UserTower(keras.Model):
         scaled = sums * tf.math.rsqrt(tf.reduce_sum(totals, axis=1, keepdims=True) + 1.0)[:, :, None]
         flat = tf.reshape(scaled, [-1, self.channels * self.settings["history_dimensions"]])
         extra = tf.concat([flat, tf.math.log1p(totals)], axis=1)
-        hidden = tf.nn.gelu(tf.matmul(extra, self.hidden_kernel) + self.hidden_bias, approximate=True)
-        direction = tf.matmul(flat, self.linear_kernel) + tf.matmul(hidden, self.hidden_output) + self.default_vector
+        hidden = tf.nn.gelu(product(extra, self.hidden_kernel) + self.hidden_bias, approximate=True)
+        direction = product(flat, self.linear_kernel) + product(hidden, self.hidden_output) + self.default_vector
         return tf.math.l2_normalize(direction, axis=1)
 
     def directions(

@@ -116,8 +116,7 @@ class Trainer:
                 total += config.nope_weight * nope_loss(
                     logits[-1], batch["slots"], batch["valid"], batch["nope_slots"], batch["nope_valid"]
                 )
-            total *= self.how.loss_scale
-        gradients = clipped(tape.gradient(total, [id_rows, *self.dense]), config.clip_norm, self.how.loss_scale)
+        gradients = clipped(tape.gradient(total, [id_rows, *self.dense]), config.clip_norm)
         step = self.steps.assign_add(1.0)
         rate = warmed_up(self.rate, step, config.warmup_steps)
         self.id_adam.apply(id_numbers, gradients[0], rate, step, config.weight_decay)

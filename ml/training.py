@@ -19,6 +19,7 @@ from ml.checkpoints import Checkpoints, Standing
 from ml.config import ModelConfig
 from ml.contracts import LEARNED
 from ml.datasets import Dataset, DecisionTable, IntArray
+from ml.devices import Plan, plan
 from ml.errors import NotEnoughDataError
 from ml.fitted import FittedModel, encode_rows
 from ml.optimisation import step_size
@@ -76,6 +77,7 @@ class Fresh:
     released_at: IntArray
     start: LinearStart | None
     """None where towers start from random vectors."""
+    how: Plan
 
     def identity(self, limit: int, is_validated: bool) -> dict[str, Any]:
         """Return plain values that differ for any two fits that may end with different weights."""
@@ -93,6 +95,7 @@ class Fresh:
             "values chosen on validation": self.model.settled.as_dict(),
             "epochs": limit,
             "use of validation": is_validated,
+            "precision": self.how.precision,
         }
 
 
@@ -100,6 +103,7 @@ def prepare(
     dataset: Dataset, config: ModelConfig, seed: int, train_until: int | None, settled: Settled, epochs: int
 ) -> Fresh:
     """Build towers, vocabulary and popularity for decisions up to and including `train_until` (default: all)."""
+    how = plan(config)
     until = int(train_until if train_until is not None else dataset.decisions.decided_at.max(initial=0))
     decisions = dataset.until(until).decisions
     require_enough(decisions.user_index, decisions.is_first_like)
@@ -112,7 +116,8 @@ def prepare(
     features = vocabulary.features(dataset.items.take(seen))
     # The first moment after the last event: everything in the training window counts.
     final = log_popularity_at(decisions, len(dataset.items), until + 1)
-    item_tower, user_tower, scale = build_towers(config, vocabulary, len(seen))
+    with tf.device(how.device):
+        item_tower, user_tower, scale = build_towers(config, vocabulary, len(seen))
     user_tower.prior_levels.assign([settled.prior_weight, settled.returning_prior_weight])
     model = FittedModel(
         config=config,
@@ -129,7 +134,7 @@ def prepare(
         settled=settled,
     )
     start = LinearStart(model, numbered, features) if config.start == "linear" else None
-    return Fresh(model, numbered, features, dataset.items.released_at[seen], start)
+    return Fresh(model, numbered, features, dataset.items.released_at[seen], start, how)
 
 
 def train(
@@ -163,10 +168,11 @@ def train(
         fresh.start.put(model)
     blocks = popularity_blocks(numbered, len(features), config.popularity_blocks)
     source = BatchSource(numbered, fresh.released_at, blocks, config, np.random.default_rng(seed))
-    fit = _Fit(model, Trainer(model, features, source), source, validate, limit, checkpoints)
-    if checkpoints is not None:
-        fit.go_on_as(fresh.identity(limit, is_validated=validate is not None))
-    fit.run(throttled(on_progress))
+    with tf.device(fresh.how.device):
+        fit = _Fit(model, Trainer(model, features, source, fresh.how), source, validate, limit, checkpoints)
+        if checkpoints is not None:
+            fit.go_on_as(fresh.identity(limit, is_validated=validate is not None))
+        fit.run(throttled(on_progress))
     return FittedModel(**{**vars(model), "epochs": fit.best_epoch})
 
 
