@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -205,12 +206,12 @@ def test_items_of_another_run_are_refused(visit: Visit) -> None:
 
 @pytest.fixture
 def another_run(chain: Chain) -> Iterator[Callable[[], str]]:
-    """Serve the same model under another name; at the end all is as it was."""
+    """Serve the same model under another name; at the end the first one is served again."""
     settings = load_settings({**os.environ, "MATCHING_HOME": str(chain.home.path)})
     with connect(settings.database(), "trainer") as connection:
         before = registry.active_run(connection)
     assert before is not None
-    new_id = f"{before.run_id}-again"
+    new_id = f"{before.run_id}-{secrets.token_hex(2)}"
     folder, copy = settings.artifacts_dir / before.artifact_path, settings.artifacts_dir / new_id
 
     def rename(path: Path, change: Callable[[dict], None]) -> None:
@@ -222,12 +223,12 @@ def another_run(chain: Chain) -> Iterator[Callable[[], str]]:
         shutil.copytree(folder, copy)
         rename(copy / "manifest.json", lambda manifest: manifest["provenance"].update(run_id=new_id))
         rename(copy / BUNDLE / "manifest.json", lambda manifest: manifest.update(run_id=new_id))
-        names = registry.Provenance.__dataclass_fields__
+        names = [field.name for field in fields(registry.Provenance)]
         provenance = registry.Provenance(**{name: getattr(before, name) for name in names})
         with connect(settings.database(), "trainer", autocommit=True) as connection:
             registry.register_candidate(connection, new_id, provenance, before.trained_until)
             registry.record_judgement(connection, new_id, before.metrics or {}, True, "the same", before.run_id)
-            model_runs.publish_run(settings, replace(registry.get_run(connection, new_id)))
+            model_runs.publish_run(settings, registry.get_run(connection, new_id))
             registry.activate(connection, new_id, "test", by_hand=True)
         return new_id
 
