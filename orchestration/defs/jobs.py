@@ -18,6 +18,7 @@ GATE_CHECKS = dg.AssetSelection.checks(
 )
 MODEL = dg.AssetSelection.groups("model") | GATE_CHECKS
 VECTORS = dg.AssetSelection.groups("vectors")
+REFRESH = dg.AssetSelection.groups("refresh")
 
 CONFIG_TAG = "matching/config"
 """Tag of a job, and of its runs, that trains one configuration and no other."""
@@ -25,6 +26,14 @@ CONFIG_TAG = "matching/config"
 # One process: TensorFlow is imported once, and two cores gain nothing from two steps at a time.
 EXECUTOR = dg.in_process_executor
 
+
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+TRAINED = ("768_two_tower", *config_names())
 
 PULLS = (
     ("dmm_sync", "items", "Pull what the day has due of the DMM catalogue, at first all of it."),
@@ -38,6 +47,15 @@ def landing_of_the_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Ask for the landing of the day in Japan on which the schedule ticks."""
     day = context.scheduled_execution_time.astimezone(JAPAN).date().isoformat()
     return dg.RunRequest(run_key=day, partition_key=day)
+
+
+def refresh_of_the_hour(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a refresh, unless a model is being judged or trained: it must find the tables as it was judged on."""
+    under_way = context.instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
+    training = sorted({run.job_name for run in under_way} & {"full", *(f"train_{name}" for name in TRAINED)})
+    if training:
+        return dg.SkipReason(f"{', '.join(training)} is running, on the feature tables as they are")
+    return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
 
 
 @dg.definitions
@@ -88,6 +106,13 @@ def jobs() -> dg.Definitions:
         description="Encode, publish and (if the gate allows) activate the newest candidate, or the run given.",
         executor_def=EXECUTOR,
     )
+    refresh = dg.define_asset_job(
+        "refresh_vectors",
+        selection=FEATURES | REFRESH,
+        description="Build and judge the features, then encode new items and users with new decisions under the active "
+        "run.",
+        executor_def=EXECUTOR,
+    )
     full = dg.define_asset_job(
         "full",
         selection=FEATURES | MODEL | VECTORS,
@@ -95,7 +120,7 @@ def jobs() -> dg.Definitions:
         executor_def=EXECUTOR,
     )
     return dg.Definitions(
-        jobs=[*pulls.values(), feed_sync, build_features, train, *train_one, publish, full],
+        jobs=[*pulls.values(), feed_sync, build_features, train, *train_one, publish, refresh, full],
         schedules=[
             dg.ScheduleDefinition(
                 name="daily_landing",
@@ -132,6 +157,15 @@ def jobs() -> dg.Definitions:
                 cron_schedule="0 6 * * *",
                 execution_timezone="Asia/Tokyo",
                 description="Feature tables after the nightly landing.",
+            ),
+            dg.ScheduleDefinition(
+                name="hourly_refresh",
+                job=refresh,
+                cron_schedule="20 * * * *",
+                execution_timezone="Asia/Tokyo",
+                execution_fn=refresh_of_the_hour,
+                description="What landed in the last hour can be recommended, and who decided something gets another "
+                "list; the hours of a training are made up for after it.",
             ),
             dg.ScheduleDefinition(
                 name="weekly_training",

@@ -55,7 +55,7 @@ def test_every_gate_blocks_and_has_a_warning_beside_it(definitions) -> None:
 
 def test_every_named_job_resolves_and_the_full_chain_is_one_graph(definitions) -> None:
     pulls = ("dmm_sync", "dmm_rankings", "dmm_masters", "dmm_backfill", "feed_sync")
-    names = (*pulls, "build_features", "train_768_two_tower", *TRAINING, "publish", "full")
+    names = (*pulls, "build_features", "train_768_two_tower", *TRAINING, "publish", "refresh_vectors", "full")
     jobs = {name: definitions.resolve_job_def(name) for name in names}
     chain = {node.name for node in jobs["full"].nodes}
     assert {"dbt_models", "ml__judgement", "ml__two_tower", "ml__tfjs_bundle", "ml__vectors", "ml__active_run"} <= chain
@@ -149,8 +149,46 @@ def test_schedules_run_jobs_that_exist(definitions) -> None:
         "weekly_masters": "dmm_masters",
         "daily_backfill": "dmm_backfill",
         "daily_features": "build_features",
+        "hourly_refresh": "refresh_vectors",
         "weekly_training": "full",
     }
+
+
+@pytest.mark.parametrize("job", ["full", "train_768_two_tower", "train_simple"])
+def test_the_hourly_refresh_leaves_the_tables_alone_while_a_model_is_trained(
+    definitions, tmp_path: Path, job: str
+) -> None:
+    schedule = definitions.get_repository_def().get_schedule_def("hourly_refresh")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+
+        def tick():
+            return schedule.evaluate_tick(
+                dg.build_schedule_context(
+                    instance=instance,
+                    scheduled_execution_time=datetime(2026, 11, 23, 19, 20, tzinfo=UTC),
+                    repository_def=definitions.get_repository_def(),
+                )
+            )
+
+        assert len(tick().run_requests) == 1
+        run = instance.create_run_for_job(definitions.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED)
+        assert tick().skip_message == f"{job} is running, on the feature tables as they are"
+        instance.report_run_canceled(run)
+        assert len(tick().run_requests) == 1
+
+
+def test_a_refresh_waits_for_every_gate_and_trains_and_publishes_nothing(definitions) -> None:
+    job = definitions.resolve_job_def("refresh_vectors")
+    waits_for = {
+        upstream.node
+        for node, inputs in job.dependencies.items()
+        if (node.alias or node.name) == "ml__vector_refreshes"
+        for dependency in inputs.values()
+        for upstream in dependency.get_node_dependencies()
+    }
+    gates = {f"gate_{gate.name}" for gate in GATES.values() if not gate.by_run}
+    assert gates <= waits_for
+    assert {node.name for node in job.nodes} == {"dbt_models", "ml__vector_refreshes", *gates}
 
 
 def test_the_nightly_landing_is_of_the_day_in_progress_in_japan(definitions) -> None:

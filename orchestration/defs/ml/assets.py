@@ -7,7 +7,7 @@ import dagster as dg
 
 from expectations.checkpoints import GATES
 from ml.errors import NotEnoughDataError
-from orchestration import model_runs
+from orchestration import model_runs, refreshing
 from orchestration.defs.jobs import CONFIG_TAG
 from orchestration.run_report import key_figures, markdown_summary, write_run_report
 from orchestration.settings import Settings
@@ -168,6 +168,21 @@ def active_run(
     except model_runs.NotPromotedError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(metadata={"run_id": run.run_id, "outcome": outcome})
+
+
+@dg.asset(
+    key=["ml", "vector_refreshes"],
+    deps=[active_run, *FEATURES],
+    group_name="refresh",
+    kinds={"pgvector", "postgres"},
+    owners=OWNERS,
+)
+def vector_refreshes(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """The vectors that are served, brought up to the feature tables: new items, and users who decided something."""
+    refreshed = refreshing.refresh_vectors(settings)
+    if refreshed is None:
+        return dg.MaterializeResult(metadata={"outcome": "no run is active yet: there is nothing to refresh"})
+    return dg.MaterializeResult(metadata={name.replace("_", " "): value for name, value in vars(refreshed).items()})
 
 
 def _report(run: Run, page: Path) -> dict[str, Any]:

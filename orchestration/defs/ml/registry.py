@@ -10,7 +10,6 @@ TABLES = {
     ("ml", "runs"): "Training runs with their provenance, measurements and state.",
     ("ml", "run_transitions"): "Why each run changed its state, append-only.",
     ("ml", "run_inputs"): "Which state of which tables each run was trained on.",
-    ("ml", "vector_refreshes"): "What each refresh changed in the vectors that were served, append-only.",
     ("ml", "gate_runs"): "Every time a gate judged a table, or the vectors of a run, append-only.",
     ("ml", "gate_verdicts"): "What each expectation of a gate run wanted and found, append-only.",
     ("monitoring", "model_builds"): "What the last build of each incremental model changed.",
