@@ -23,6 +23,7 @@ DENSE_SIDE = 4_000
 """A side of the matrix up to this size is decomposed exactly; larger ones by randomised subspace iteration."""
 OVERSAMPLING = 32
 ITERATIONS = 4
+BLOCK_ROWS = 16_384
 TAPER = 64.0
 """Directions from which on factors get shorter on top of the penalty: the first coordinates have to be a good vector by
 themselves, and the last ones say least."""
@@ -80,23 +81,10 @@ def spectrum(
             what is alike for all others. The whole keeps its sum of squares.
         seed: Of the subspace iteration.
     """
-    users = np.unique(decisions.user_index, return_inverse=True)[1]
-    liked = decisions.is_first_like
-    first = np.zeros(len(decisions), dtype=bool)
-    first[np.unique(users * n_items + decisions.item_index, return_index=True)[1]] = True
-    n_users = int(users.max()) + 1
-    likes_of = np.bincount(users[liked], minlength=n_users)
-    scale = np.maximum(likes_of, 1.0) ** -user_power
-    weight = scale[users]
-    total = float(liked.sum())
-    weight = weight * np.sqrt(total / (weight[liked] ** 2).sum())
-    rows = np.concatenate([users[liked], users[first]])
-    columns = np.concatenate([decisions.item_index[liked], n_items + decisions.item_index[first]])
-    values = np.concatenate([weight[liked], decided_weight * weight[first]])
-    matrix = scipy.sparse.csr_matrix((values, (rows, columns)), shape=(n_users, 2 * n_items))
+    matrix, total = _likes_and_decisions(decisions, n_items, decided_weight, user_power)
     singular, right = _leading(matrix, rank, seed)
     vectors = right * np.where(right.sum(axis=0) < 0, -1.0, 1.0)  # the sign of a singular vector is arbitrary: fix it
-    likes = np.bincount(decisions.item_index[liked], minlength=n_items).astype(np.float64)
+    likes = np.bincount(decisions.item_index[decisions.is_first_like], minlength=n_items).astype(np.float64)
     return Spectrum(singular**2, vectors[:n_items], vectors[n_items:], likes, total)
 
 
@@ -161,6 +149,26 @@ def imitate(
     return np.asarray(np.linalg.solve(left, wide.T @ wanted), dtype=np.float32)
 
 
+def _likes_and_decisions(
+    decisions: DecisionTable, n_items: int, decided_weight: float, user_power: float
+) -> tuple[scipy.sparse.csr_matrix, float]:
+    """Return users x [likes, decisions] and the sum of squares of the likes."""
+    users = np.unique(decisions.user_index, return_inverse=True)[1]
+    liked = decisions.is_first_like
+    first = np.zeros(len(decisions), dtype=bool)
+    first[np.unique(users * n_items + decisions.item_index, return_index=True)[1]] = True
+    n_users = int(users.max()) + 1
+    likes_of = np.bincount(users[liked], minlength=n_users)
+    scale = np.maximum(likes_of, 1.0) ** -user_power
+    weight = scale[users]
+    total = float(liked.sum())
+    weight = weight * np.sqrt(total / (weight[liked] ** 2).sum())
+    rows = np.concatenate([users[liked], users[first]])
+    columns = np.concatenate([decisions.item_index[liked], n_items + decisions.item_index[first]])
+    values = np.concatenate([weight[liked], decided_weight * weight[first]])
+    return scipy.sparse.csr_matrix((values, (rows, columns)), shape=(n_users, 2 * n_items)), total
+
+
 def _leading(matrix: scipy.sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:
     """Return the leading singular values, falling, and the right singular vectors as columns."""
     size = min(rank, *matrix.shape)
@@ -171,12 +179,22 @@ def _leading(matrix: scipy.sparse.csr_matrix, rank: int, seed: int) -> tuple[Mat
         kept = squared[::-1] > 1e-9 * max(float(squared[-1]), 1e-12)
         singular, vectors = np.sqrt(squared[::-1][kept]), vectors[:, ::-1][:, kept]
         return singular, vectors if tall else np.asarray(matrix.T @ vectors) / singular
-    # Halko, Martinsson, Tropp (2011), algorithm 4.4: power iterations with a fresh basis each time.
+    # Halko, Martinsson, Tropp (2011), algorithm 4.4: power iterations with a fresh basis each time. On the side of the
+    # columns only: with a million rows, a dense factor on theirs would take gigabytes.
     basis = np.random.default_rng(seed).normal(size=(matrix.shape[1], size + OVERSAMPLING))
     for _ in range(ITERATIONS):
-        basis = np.linalg.qr(matrix.T @ np.linalg.qr(matrix @ basis)[0])[0]
-    _, singular, inner = np.linalg.svd(np.asarray(matrix @ basis), full_matrices=False)
-    return singular[:size], basis @ inner[:size].T
+        basis = np.linalg.qr(_gram_times(matrix, basis))[0]
+    squared, inner = np.linalg.eigh(basis.T @ _gram_times(matrix, basis))
+    return np.sqrt(np.maximum(squared[::-1][:size], 0.0)), basis @ inner[:, ::-1][:, :size]
+
+
+def _gram_times(matrix: scipy.sparse.csr_matrix, basis: Matrix) -> Matrix:
+    """Return M'M B in the memory of a few matrices like B."""
+    product = np.zeros_like(basis)
+    for start in range(0, matrix.shape[0], BLOCK_ROWS):
+        part = matrix[start : start + BLOCK_ROWS]
+        product += part.T @ (part @ basis)
+    return product
 
 
 def _padded(values: Matrix, rows: int, columns: int) -> npt.NDArray[np.float32]:
