@@ -135,7 +135,7 @@ def test_other_roles_are_granted_what_they_read_and_no_more(manifest: dict[str, 
             *("feat_as_of", "fct_decisions", "fct_exposures", "landing_freshness"),
             *("dim_makers", "dim_tags"),
         },
-        "serving_owner": {"feat_items"},
+        "serving_owner": {"feat_items", "dim_servable_contents", "fct_popular_contents"},
         "loader": {"orphan_content_ids"},  # a backfill asks the catalogue for exactly these
         # Monitoring looks at counts, shares and states; the lineage of a served row names the user.
         "monitor": {node["name"] for node in models(manifest) if node["fqn"][1] == "monitoring"} - {"served_lineage"},

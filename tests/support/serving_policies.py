@@ -14,7 +14,7 @@ from dbt_runs import PROJECT
 from psycopg import sql
 
 SEEDS = PROJECT / "seeds"
-NAMES = ("serving_policy",)
+NAMES = ("serving_policy", "feed_policy")
 
 
 def seed_rows(name: str) -> list[dict[str, str]]:
