@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -433,11 +432,9 @@ def test_a_failed_publication_leaves_the_old_run_serving_and_can_be_repeated(pop
     assert {row[7] for row in recommend(populated, "u0")} == {"run-a"}
     activate(populated, "run-b")
     assert {row[7] for row in recommend(populated, "u0")} == {"run-b"}
-    started = time.monotonic()
     with connect(populated, "trainer", autocommit=True) as connection:
         registry.roll_back(connection, None, "test")
     assert {row[7] for row in recommend(populated, "u0")} == {"run-a"}
-    assert time.monotonic() - started < 1
 
 
 def test_states_move_with_the_pointer_and_old_vectors_are_dropped(populated: DatabaseSettings) -> None:
