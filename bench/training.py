@@ -89,7 +89,7 @@ def peer(dataset: Dataset, batch: int, steps: int, reads_history: bool) -> Calla
     data = data.shuffle(len(rows), seed=0).repeat().batch(batch, drop_remainder=True).take(steps).prefetch(2)
 
     def run() -> float:
-        model.fit(data, epochs=1, verbose=0)
+        model.fit(data, epochs=1, verbose=0, shuffle=False)
         return float(batch * steps)
 
     return run
