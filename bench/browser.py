@@ -5,7 +5,7 @@
 A model is trained on the sample world, saved and exported with each kind of weights. Histories of the users, cut at
 random lengths, are encoded in Node through `matching.js` with TensorFlow.js on one CPU thread, one user at a time as an
 app does, and by the SavedModel in batches, which says what is right. The peer for time is the SavedModel in TensorFlow
-for Python, one user at a time, in the same run. Overlap is of the twenty best items.
+for Python, one user at a time, in the same run. Times are medians; overlap is of the twenty best items.
 """
 
 from __future__ import annotations
@@ -95,12 +95,15 @@ def reference(function, model, items, histories) -> np.ndarray:
 
 
 def one_by_one(function, model, items, histories) -> float:
-    inputs = [tower_inputs(model, items, histories, np.array([row])) for row in range(TIMED_IN_PYTHON)]
+    rows = range(min(TIMED_IN_PYTHON, len(histories)))
+    inputs = [tower_inputs(model, items, histories, np.array([row])) for row in rows]
     encoded(function, inputs[0])
-    started = time.perf_counter()
+    times = []
     for one in inputs:
+        started = time.perf_counter()
         encoded(function, one)
-    return (time.perf_counter() - started) * 1000 / len(inputs)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times)) * 1000
 
 
 def encoded(function, inputs: TowerInputs) -> np.ndarray:
