@@ -217,6 +217,7 @@ create function serving.plan_scan(
 )
 language plpgsql
 stable
+set plan_cache_mode = force_custom_plan
 as $$
 declare
     -- Up to so many rows an exact scan is quicker than the index, and misses nothing. Set matching.exact_rows to try
@@ -229,7 +230,7 @@ begin
     if catalogue is null then
         raise exception 'the items are not built yet: run `matching run build_features`' using errcode = 'undefined_table';
     end if;
-    candidates := 100 + 2 * p_limit;
+    candidates := 60 + p_limit;
     estimated := catalogue;
     if
         catalogue <= v_exact_rows  -- a small catalogue, or one that was never analysed
@@ -255,7 +256,7 @@ begin
         estimated := greatest(estimated, eligible_seen);
     end if;
     path := 'index';
-    ef_search := least(1000, greatest(100, ceil(1.2 * candidates * greatest(catalogue, 1) / greatest(estimated, 1))));
+    ef_search := least(1000, greatest(200, ceil(1.2 * candidates * greatest(catalogue, 1) / greatest(estimated, 1))));
 end
 $$;
 comment on function serving.plan_scan is
@@ -305,7 +306,7 @@ create function serving.best_item_ids(
 )
 language plpgsql
 stable
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan  -- its statements look rows up by key, whatever the filter
 as $$
 declare
     v_scan record;

@@ -78,7 +78,7 @@ returns table (
 )
 language plpgsql
 stable
-set plan_cache_mode = force_custom_plan
+set plan_cache_mode = force_generic_plan  -- it looks rows up by key
 as $$
 declare
     v_places integer := serving.policy_value('diversity_places');
@@ -111,7 +111,7 @@ begin
     with liked as materialized (
         select
             f.title,
-            l2_normalize(subvector(e.embedding, 3, 766)) as direction
+            subvector(e.embedding, 3, 766) as direction
         from ml.item_embeddings as e
         inner join features.feat_items as f on e.item_id = f.item_id
         where e.run_id = p_run_id and e.content_id = any(p_liked_content_ids) and p_query is not null
@@ -126,7 +126,8 @@ begin
         case when p_query is null then 'popular' else 'two_tower' end,
         case
             when p_query is null then 'popular right now'
-            else coalesce('because you liked «' || nearest.title || '»', 'close to your taste as a whole')
+            when nearest.distance <= 0.7 then 'because you liked «' || nearest.title || '»'
+            else 'close to your taste as a whole'
         end,
         p_run_id,
         p_policy,
@@ -136,10 +137,12 @@ begin
     inner join ml.item_embeddings as e on listed.item_id = e.item_id and e.run_id = p_run_id
     inner join features.feat_items as f on listed.item_id = f.item_id
     left join lateral (
-        select l.title
-        from liked as l
-        where -(l.direction <#> l2_normalize(subvector(e.embedding, 3, 766))) >= 0.3
-        order by l.direction <#> l2_normalize(subvector(e.embedding, 3, 766)) asc
+        select
+            l.title,
+            l.direction <=> d.direction as distance
+        from (select subvector(e.embedding, 3, 766) as direction offset 0) as d
+        cross join liked as l
+        order by distance asc
         limit 1
     ) as nearest on true
     order by listed.place asc;
