@@ -669,6 +669,39 @@ def similar(content_id: str, limit: Limit = 20) -> None:
 
 
 @app.command()
+def feed(
+    user_id: Annotated[str | None, typer.Argument(help="The user; nobody is a guest.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many places.")] = 20,
+    seed: Annotated[int | None, typer.Option(help="Decides what is drawn; another page each time without one.")] = None,
+    tag: Annotated[list[int] | None, typer.Option(help="A tag chosen at the start; again for several.")] = None,
+) -> None:
+    """Show a page mixed from the model, what is popular or new, and chance."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import lists
+
+    rows = lists.feed(load_settings().database(), user_id, limit, seed, tag)
+    _print_items(rows)
+    if rows:
+        params = rows[0].params
+        console.print(f"[dim]tier {params['tier']}, seed {params['seed']}[/]")
+        for source, places in sorted(params.get("filled_by_others", {}).items()):
+            console.print(f"[yellow]{places} places of {source} were filled by others[/]")
+
+
+@app.command()
+def popular(
+    user_id: Annotated[str | None, typer.Argument(help="The user; nobody is a guest.")] = None,
+    days: Annotated[int | None, typer.Option(help="1, 7 or 30; the policy's unless given.")] = None,
+    limit: Limit = 20,
+) -> None:
+    """Show what was liked most."""
+    from orchestration.settings import load_settings
+    from orchestration.warehouse import lists
+
+    _print_items(lists.popular(load_settings().database(), user_id, days, limit))
+
+
+@app.command()
 def sql(
     command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and print the answer.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Run what is in this file, - for stdin.")] = None,
@@ -715,7 +748,8 @@ def _print_items(rows: list) -> None:
         table.add_row(str(row.rank), row.content_id, row.title, f"{row.score:.3f}", row.source, row.reason)
     console.print(table)
     if rows:
-        console.print(f"[dim]model run {rows[0].model_run}[/]")
+        runs = sorted({row.model_run for row in rows if row.model_run})
+        console.print(f"[dim]model run {', '.join(runs) or 'none: no row asked for a vector'}[/]")
 
 
 def _pair(text: str | None, option: str) -> tuple[str, str] | None:

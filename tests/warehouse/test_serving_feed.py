@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 from serving_policies import seed_rows
 
 from orchestration.settings import DatabaseSettings
+from orchestration.warehouse import lists, serving
 from orchestration.warehouse.connection import connect
 
 pytestmark = pytest.mark.warehouse
@@ -285,3 +286,21 @@ def test_a_feed_is_at_most_a_long_page(ask: Any) -> None:
     rows = ask("feed", p_limit=200, p_seed=1)
     assert len(rows) == 200
     assert np.isfinite([row["score"] for row in rows]).all()
+
+
+def test_every_door_of_python_leads_to_its_function(listed: DatabaseSettings) -> None:
+    """As somebody at a prompt would call it; who is refused is told in one line."""
+    found = {
+        "popular": lists.popular(listed, "user-some", 7, 5),
+        "fresh": lists.fresh(listed, None, 5),
+        "explore": lists.explore(listed, "user-heavy", 5, 3),
+        "search_by_tags": lists.search_by_tags(listed, [1], None, 5),
+        "search_text": lists.search_text(listed, "温泉", None, 5),
+        "feed": lists.feed(listed, "user-some", 5, 3),
+    }
+    assert {row.policy for rows in found.values() for row in rows} == set(found)
+    assert {len(rows) for rows in found.values()} == {5}
+    with pytest.raises(serving.ServingError, match=r"^p_window must be 1, 7 or 30 days$"):
+        lists.popular(listed, days=3)
+    with pytest.raises(serving.ServingError, match=r"^unknown user$"):
+        lists.feed(listed, "user-unknown")
