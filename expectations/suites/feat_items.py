@@ -193,7 +193,7 @@ def _landed(parameters: GateParameters) -> Iterator[UnexpectedRowsExpectation]:
     )
     yield statistic(
         "landed_releases_plausible",
-        "select avg((released_at < timestamptz '1970-01-02' "  # noqa: S608 - constants
+        "select avg((released_at between timestamptz '1969-12-31' and timestamptz '1970-01-02' "  # noqa: S608 - constants
         "or released_at > last_changed_at + interval '400 days')::int) as observed "
         f"from {{batch}} where {_NEWEST_DAY} having count(*) >= 10",
         max_value=0.1,

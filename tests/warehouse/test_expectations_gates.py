@@ -637,6 +637,12 @@ def test_the_observed_share_is_the_share_of_broken_rows(
     assert verdicts["price_present"].observed == pytest.approx(share)
 
 
+def test_a_landing_of_old_films_is_no_misread_date(world: DatabaseSettings, runner: GateRunner) -> None:
+    with broken(world, f"update {ITEMS} set released_at = '1941-09-05' where {LANDED}"):
+        verdicts = {verdict.name: verdict for verdict in judge(runner, "feat_items").verdicts}
+    assert verdicts["landed_releases_plausible"].passed
+
+
 def test_a_doubtful_table_warns_and_is_not_blocked(world: DatabaseSettings, runner: GateRunner) -> None:
     with broken(world, f"update {ITEMS} set is_eligible = false where content_id <> 'spring1'"):
         outcome = judge(runner, "feat_items")
