@@ -1,6 +1,6 @@
 """What it costs to publish, flip and roll back, and what readers notice of it.
 
-    uv run python bench/publishing.py [--items 300000] [--users 20000] [--small 20000] [--rounds 20]
+    uv run python bench/publishing.py [--items 300000] [--users 20000] [--small 20000] [--rounds 20] [--only large]
 
 Vectors are made up: clustered, energy falling along the coordinates, stored as a run's are. The server is the embedded
 one with the settings of `matching up`, data on disk, fsync on. Peers run in the same process on the same rows.
@@ -252,6 +252,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--small", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--only", choices=("readers", "large"))
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="matching-bench-"))
     root.chmod(0o755)
@@ -261,6 +262,8 @@ def main() -> None:
             ("readers", lambda db: under_readers(db, options.small, options.rounds)),
             ("large", lambda db: whole(db, options.items, options.users)),
         ):
+            if options.only not in (None, name):
+                continue
             database = server.database(name)
             create_databases(database, names=())
             migrate(database)
