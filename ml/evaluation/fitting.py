@@ -59,9 +59,8 @@ def fit_on_validation(
 ) -> ValidatedFit:
     """Fit until validation says to stop, and keep the best epoch.
 
-    The start and the prior are settled first, then an epoch scores the mean of NDCG@10 on the validation window and on
-    two
-    holdouts of the training part (see `holdouts`): the window alone may hold few users who were there before.
+    The start and the prior are settled first. An epoch then scores the mean of NDCG@10 on the validation window and on
+    two holdouts of the training part (see `holdouts`): the window alone may hold few users who were there before.
 
     Args:
         train_part: What may be learnt from; nothing of the window is in it.
